@@ -1,0 +1,44 @@
+"""Who is asking: the before-request hook, and where a request comes from."""
+
+from ipaddress import ip_address
+from urllib.parse import quote
+
+from flask import abort, current_app, g, request
+
+import tokens
+from models.api_key import ApiKey, Verified
+from models.audit_event import Origin
+from models.session import Session
+
+
+def interactive_session() -> None:
+    """Before-request hook: the live session becomes ``g.session``, its user ``g.user``.
+
+    Refuses with 403 a key that is good elsewhere, with 401 anything else (RFC 6750).
+    """
+    token = tokens.parse(bearer(), current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
+    session = Session.find(token) if token else None
+    if session is None:
+        abort(403 if api_key() else 401)
+    g.session, g.user = session, session.user
+
+
+def api_key() -> Verified | None:
+    """The good API key that the request carries, or None, whatever is wrong with it."""
+    token = tokens.parse(bearer(), current_app.config["LATCHKEY_KEY_PREFIX"])
+    return ApiKey.verify(token, origin) if token else None
+
+
+def bearer() -> str:
+    """What follows ``Authorization: Bearer`` (RFC 6750, 2.1), in any case, else nothing."""
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    return credentials.strip(" ") if scheme.lower() == "bearer" else ""
+
+
+def origin() -> Origin:
+    """Address, method and path for the audit trail: printable, bounded, without any token."""
+    try:
+        ip = str(ip_address(request.remote_addr or ""))
+    except ValueError:  # a unix socket, or a proxy that sends something else
+        ip = None
+    return Origin(ip, request.method[:20], quote(tokens.redact(request.path))[:200])

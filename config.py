@@ -1,0 +1,55 @@
+"""Every setting, from the environment. Nothing has to be set; a bad value stops the start."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+POSTGRES = r"postgres(?:ql)?(?:\+psycopg)?://"
+SETTINGS: dict[str, tuple[Any, Any, Any]] = {
+    # name: default, pattern, what it must be
+    # Not in memory: each worker would have keys of its own, and one revoked here would live there.
+    "DATABASE_URL": (
+        "sqlite:///latchkey.db",
+        rf"sqlite:///(?!:memory:|file:).+|{POSTGRES}.+",
+        "sqlite:///<file> or postgresql://<user>:<password>@<host>/<database>",
+    ),
+    "LATCHKEY_BIND": ("127.0.0.1:8000", r"unix:.+|.+:\d{1,5}", "host:port or unix:/path"),
+    "LATCHKEY_KEY_PREFIX": ("lk", "[a-z]{1,10}", "1 to 10 letters from a to z"),
+    # name: default, least, most
+    "PORT": (8000, 1, 65535),
+    "WEB_CONCURRENCY": (2, 1, 1000),
+    "LATCHKEY_SESSION_HOURS": (12, 1, 8760),
+    "LATCHKEY_MAX_ACTIVE_KEYS": (5, 1, 1000),
+    "LATCHKEY_DEFAULT_EXPIRY_DAYS": (90, 1, 3650),
+    "LATCHKEY_MAX_EXPIRY_DAYS": (365, 1, 3650),
+    "LATCHKEY_TRUSTED_PROXIES": (0, 0, 10),
+    "LATCHKEY_BCRYPT_ROUNDS": (12, 4, 18),
+    "LATCHKEY_LOGIN_FAILURES": (10, 1, 1000),
+    "LATCHKEY_LOGIN_WINDOW_MINUTES": (15, 1, 1440),
+}
+
+
+def settings(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Flask's configuration. Raises SystemExit with one line that names the first bad setting."""
+    found: dict[str, Any] = {"MAX_CONTENT_LENGTH": 16 * 1024}
+    for name, (default, least, most) in SETTINGS.items():
+        text, needed = environ.get(name) or str(default), most
+        good: Any = re.fullmatch(least if isinstance(default, str) else "[0-9]{1,9}", text)
+        if isinstance(default, int):
+            good, needed = good and least <= int(text) <= most, f"a number from {least} to {most}"
+        if not good:
+            raise SystemExit(f"latchkey: {name} must be {needed}")
+        found[name] = type(default)(text)
+    if found["LATCHKEY_DEFAULT_EXPIRY_DAYS"] > found["LATCHKEY_MAX_EXPIRY_DAYS"]:
+        raise SystemExit("latchkey: LATCHKEY_DEFAULT_EXPIRY_DAYS is over LATCHKEY_MAX_EXPIRY_DAYS")
+    return found | engines(re.sub(f"^{POSTGRES}", "postgresql+psycopg://", found["DATABASE_URL"]))
+
+
+def engines(url: str) -> dict[str, Any]:
+    """Two ways to one database: the session waits for locks, ``verify`` never does for long."""
+    sqlite, common = url.startswith("sqlite"), {"url": url, "hide_parameters": True}
+    patient = {"timeout": 5} if sqlite else {"connect_timeout": 2}
+    hurried = {"timeout": 0.1} if sqlite else {**patient, "options": "-c lock_timeout=100"}
+    verify = {"isolation_level": "AUTOCOMMIT", "connect_args": hurried}  # one round trip, no more
+    main = {"pool_pre_ping": True, "connect_args": patient}
+    return {"SQLALCHEMY_BINDS": {None: {**common, **main}, "verify": {**common, **verify}}}

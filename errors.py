@@ -1,0 +1,76 @@
+"""Every failure becomes one JSON shape, through ErrorSchema. No view builds an error by hand."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Flask, current_app, request
+from flask.typing import ResponseReturnValue
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from models.base import Refused
+from schemas.envelope import ErrorSchema
+from tokens import redact
+
+MESSAGES = {401: "invalid token", 403: "insufficient permissions"}
+CHALLENGES = {  # RFC 6750, section 3
+    401: 'Bearer realm="latchkey", error="invalid_token"',
+    403: 'Bearer realm="latchkey", error="insufficient_scope", '
+    'error_description="an interactive session is needed, not an api key"',
+}
+REFUSALS = {
+    "bad_credentials": (401, "invalid username or password"),
+    "incorrect_password": (400, "validation failed"),
+    "not_found": (404, "api key not found"),
+    "limit_reached": (409, "active api key limit reached"),
+    "throttled": (429, "too many failed attempts"),
+}
+FIELDS = {"incorrect_password": "password", "not_found": "id"}
+
+
+def register(app: Flask) -> None:
+    app.register_error_handler(HTTPException, http)
+    app.register_error_handler(ValidationError, invalid)
+    app.register_error_handler(Refused, refused)
+    app.register_error_handler(Exception, crash)
+
+
+def answer(
+    code: int, message: str, errors: Sequence[dict[str, str]] = (), **headers: Any
+) -> ResponseReturnValue:
+    data = {"type": "validation_error", "errors": errors} if errors else {}
+    headers |= {"WWW-Authenticate": CHALLENGES[code]} if code in CHALLENGES else {}
+    return ErrorSchema().dump({"code": code, "message": message, "data": data}), code, headers
+
+
+def item(key: str, message: str, value: Any) -> dict[str, str]:
+    """One field's refusal: echoes what was sent, but nothing secret, nested or long."""
+    hidden = key in ("password", "token") or isinstance(value, dict | list)
+    shown = "" if hidden else redact(str(value))[:100]
+    return {"key": redact(key)[:100], "message": message, "value": shown}
+
+
+def http(exc: HTTPException) -> ResponseReturnValue:
+    code, allow = exc.code or 500, dict(exc.get_headers()).get("Allow")
+    message = MESSAGES.get(code, exc.name.lower())
+    return answer(code, message, **({"Allow": allow} if allow else {}))
+
+
+def invalid(exc: ValidationError) -> ResponseReturnValue:
+    sent = exc.data if isinstance(exc.data, dict) else {}
+    found: dict[str, list[str]] = exc.normalized_messages()  # type: ignore[no-untyped-call]
+    errors = [item(str(key), code, sent.get(key, "")) for key in found for code in found[key]]
+    return answer(400, "validation failed", errors)
+
+
+def refused(exc: Refused) -> ResponseReturnValue:
+    if exc.rule == "throttled":  # seconds (RFC 9110, 10.2.3)
+        return answer(*REFUSALS[exc.rule], **{"Retry-After": str(exc.value)})
+    field = FIELDS.get(exc.rule)
+    return answer(*REFUSALS[exc.rule], [item(field, exc.rule, exc.value)] if field else [])
+
+
+def crash(exc: Exception) -> ResponseReturnValue:
+    """The log gets the traceback, its parameters hidden; the client gets nothing of it."""
+    current_app.logger.error("%s %r failed", request.method, redact(request.path), exc_info=exc)
+    return answer(500, "internal server error")

@@ -1,0 +1,1 @@
+"""What is stored and what it can do; nothing here knows HTTP."""

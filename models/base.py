@@ -1,0 +1,56 @@
+"""The database: its connection, its clock, its refusals."""
+
+import sqlite3
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import DeclarativeBase
+
+
+class UTCDateTime(sa.types.TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite would forget the zone, PostgreSQL has its own."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
+
+
+class Model(DeclarativeBase):
+    type_annotation_map = {datetime: UTCDateTime}
+
+
+class Refused(Exception):
+    """A rule of the domain says no: which one, and of what (an id, or seconds to wait)."""
+
+    def __init__(self, rule: str, value: str | int = "") -> None:
+        self.rule, self.value = rule, value
+
+
+# What was loaded stays readable after the commit: no view pays a second query for its answer.
+db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """A random UUID in its canonical text form (RFC 9562, version 4)."""
+    return str(uuid.uuid4())
+
+
+@sa.event.listens_for(sa.Engine, "connect")
+def durable(connection: Any, record: object) -> None:
+    """Acknowledged means durable: with less, a power cut can bring a revoked key back to life."""
+    if isinstance(connection, sqlite3.Connection):
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+    else:  # a stronger setting of the server, such as remote_apply, stays
+        on = "SELECT set_config('synchronous_commit', 'on', false)"
+        connection.execute(f"{on} WHERE current_setting('synchronous_commit') = 'off'")
+        connection.commit()

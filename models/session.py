@@ -1,0 +1,44 @@
+"""Interactive sessions: rows, so that what ends one ends it everywhere."""
+
+from datetime import datetime, timedelta
+from typing import Self
+
+import sqlalchemy as sa
+from flask import current_app
+from sqlalchemy.orm import Mapped, joinedload, mapped_column, relationship
+
+import tokens
+from models.base import Model, db, utcnow
+from models.user import User
+
+
+class Session(Model):
+    __tablename__ = "sessions"
+
+    digest: Mapped[bytes] = mapped_column(sa.LargeBinary(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    user: Mapped[User] = relationship()
+
+    @classmethod
+    def start(cls, user: User) -> tuple[Self, str]:
+        """A new session, and its token, which is shown once."""
+        token = tokens.mint(current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
+        life = timedelta(hours=current_app.config["LATCHKEY_SESSION_HOURS"])
+        session = cls(digest=token.digest, user=user, expires_at=utcnow() + life)
+        db.session.add(session)
+        return session, token.text
+
+    @classmethod
+    def find(cls, token: tokens.Token) -> Self | None:
+        """The session of this token, unless it has ended or its user is suspended."""
+        mine = sa.select(cls).where(cls.digest == token.digest, cls.expires_at > utcnow())
+        session = db.session.scalar(mine.options(joinedload(cls.user)))
+        return session if session and session.user.suspended_at is None else None
+
+    @classmethod
+    def end(cls, *which: sa.ColumnElement[bool]) -> None:
+        """Sign out; twice at once is no error."""
+        db.session.flush()  # a user's row first: a log-in under way waits for it, or loses
+        db.session.execute(sa.delete(cls).where(*which))

@@ -1,0 +1,69 @@
+"""People, and how they prove who they are."""
+
+import hashlib
+from datetime import datetime
+from typing import Self
+
+import bcrypt
+import sqlalchemy as sa
+from flask import current_app
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.audit_event import AuditEvent, Origin
+from models.base import Model, Refused, db, new_id, utcnow
+
+
+class User(Model):
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(sa.String(36), primary_key=True, default=new_id)
+    username: Mapped[str] = mapped_column(sa.String(64), unique=True)  # lower case, ASCII
+    password_hash: Mapped[str] = mapped_column(sa.String(60))
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    last_proof_at: Mapped[datetime | None]  # of the password
+    suspended_at: Mapped[datetime | None]
+
+    @classmethod
+    def find(cls, username: str) -> Self | None:
+        return db.session.scalar(sa.select(cls).where(cls.username == username.lower()))
+
+    @classmethod
+    def log_in(cls, username: str, password: str, origin: Origin) -> Self:
+        """The user of this name and password. Refused: ``bad_credentials``, ``throttled``."""
+        user = cls.find(username)
+        if not check_password(user, username, password, origin) or user is None:
+            raise Refused("bad_credentials")
+        return user
+
+    def step_up(self, password: str, origin: Origin) -> None:
+        """The password again, as at a log-in. Refused: ``incorrect_password``, ``throttled``."""
+        if not check_password(self, self.username, password, origin):
+            raise Refused("incorrect_password")
+
+    def set_password(self, password: str) -> None:
+        """Store the bcrypt hash of at most 72 bytes of UTF-8. The caller ends the sessions."""
+        salt = bcrypt.gensalt(current_app.config["LATCHKEY_BCRYPT_ROUNDS"])
+        self.password_hash = bcrypt.hashpw(password.encode(), salt).decode()
+
+
+def check_password(user: User | None, username: str, password: str, origin: Origin) -> bool:
+    """Whether the password is right, in the same time for a name that nobody has.
+
+    The attempt is written down as failed before bcrypt runs, so that concurrent guesses count each
+    other on every worker, and is struck out in the caller's transaction when it was right.
+    """
+    name = hashlib.sha256(username.lower().encode()).hexdigest()  # people type passwords as names
+    about = {"user_id": user.id if user else None, "reason": "incorrect_password"}
+    AuditEvent.throttle(name, origin.ip)
+    attempt = AuditEvent.record("login_failed", origin, name_digest=name, **about)
+    db.session.commit()
+    AuditEvent.throttle(name, origin.ip, attempt)
+    absent = f"$2b${current_app.config['LATCHKEY_BCRYPT_ROUNDS']:02}$" + "." * 53
+    stored = user.password_hash if user else absent
+    if not bcrypt.checkpw(password.encode(), stored.encode()) or user is None:
+        return False
+    # A write takes the lock and looks again: nothing is begun with what was changed meanwhile.
+    same = (User.id == user.id, User.password_hash == stored, User.suspended_at.is_(None))
+    db.session.delete(attempt)
+    proof = sa.update(User).where(*same).values(last_proof_at=utcnow()).returning(User.id)
+    return db.session.scalar(proof) is not None

@@ -1,0 +1,37 @@
+"""/api/auth and /api/me: signing in, who am I, signing out."""
+
+from flask import Blueprint, g
+
+from auth import interactive_session, origin
+from models.base import db
+from models.session import Session
+from models.user import User
+from schemas import resources as schemas
+from schemas.envelope import Answer, answer
+
+public = Blueprint("login", __name__, url_prefix="/api")
+bp = Blueprint("sessions", __name__, url_prefix="/api")
+bp.before_request(interactive_session)
+
+
+@public.post("/auth/login")
+def login() -> Answer:
+    """Exchange user name and password for a session token."""
+    user = User.log_in(**schemas.load(schemas.LoginSchema()), origin=origin())
+    session, token = Session.start(user)
+    db.session.commit()
+    return answer("login successful", {**schemas.SessionSchema().dump(session), "token": token})
+
+
+@bp.post("/auth/logout")
+def logout() -> Answer:
+    """End this session, at once."""
+    Session.end(Session.digest == g.session.digest)
+    db.session.commit()
+    return answer("logout successful")
+
+
+@bp.get("/me")
+def me() -> Answer:
+    """Who I am."""
+    return answer("user retrieved successfully", schemas.UserSchema().dump(g.user))

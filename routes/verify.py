@@ -1,0 +1,59 @@
+"""/verify: a gateway asks whose key this is; /healthz: a load balancer asks whether we are up."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import sqlalchemy as sa
+from flask import Blueprint, Response, current_app, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.routing import Rule
+
+from auth import api_key
+from models.base import db
+from models.user import User
+from schemas.envelope import Answer, answer
+
+bp = Blueprint("verify", __name__)
+SCOPES = {"read": "read", "write": "read write"}  # by mode of the key
+prober = ThreadPoolExecutor(1, "healthz")
+
+
+@bp.record_once
+def any_method(state: BlueprintSetupState) -> None:
+    """Flask's own decorators want a list of methods; a gateway forwards whatever it is sent."""
+    for path in ("/verify", "/verify/<anything:path>"):
+        state.app.url_map.add(Rule(path, endpoint="verify.verify"))
+
+
+@bp.endpoint("verify.verify")
+def verify(path: str = "") -> Response:
+    """200 and who it is, else 401 or 403 (RFC 6750, 3.1). Reads neither body nor path."""
+    key = api_key()
+    if key is None:
+        return refuse(401, "invalid_token")
+    granted = SCOPES[key.mode]
+    if not set(" ".join(request.args.getlist("scope")).split()) <= set(granted.split()):
+        return refuse(403, "insufficient_scope")
+    who = {"X-User-Id": key.user_id, "X-User-Name": key.username}
+    return Response(headers={**who, "X-Key-Id": key.id, "X-Key-Scopes": granted})
+
+
+def refuse(status: int, error: str) -> Response:
+    challenge = f'Bearer realm="latchkey", error="{error}"'
+    return Response(status=status, headers={"WWW-Authenticate": challenge})
+
+
+@bp.get("/healthz")
+def healthz() -> Answer:
+    """Whether the database answers within 1.5 seconds."""
+    try:
+        prober.submit(probe, db.engines["verify"]).result(timeout=1.5)
+    except (TimeoutError, sa.exc.SQLAlchemyError) as exc:
+        current_app.logger.error("the database does not answer: %r", exc)
+        raise ServiceUnavailable from None
+    return answer("ok")
+
+
+def probe(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(sa.select(User.id).limit(1)).all()
