@@ -1,6 +1,7 @@
 """What an operator does by hand: flask users …, flask keys …, flask prune."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import click
@@ -32,10 +33,9 @@ def checked(**values: str) -> Any:
 
 
 def read_password(context: click.Context, option: click.Parameter, from_stdin: bool) -> str:
-    if from_stdin:
-        return checked(password=input())["password"]
-    typed = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    return checked(password=typed)["password"]
+    ask = partial(click.prompt, "Password", hide_input=True, confirmation_prompt=True)
+    typed = input() if from_stdin else ask()
+    return str(checked(password=typed)["password"])
 
 
 def existing(context: click.Context, argument: click.Parameter, name: str) -> User:

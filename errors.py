@@ -1,6 +1,5 @@
 """Every failure becomes one JSON shape, through ErrorSchema. No view builds an error by hand."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask, current_app, request
@@ -35,12 +34,12 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, crash)
 
 
-def answer(
-    code: int, message: str, errors: Sequence[dict[str, str]] = (), **headers: Any
-) -> ResponseReturnValue:
+def answer(code: int, message: str, *errors: Any, **headers: str | None) -> ResponseReturnValue:
+    """The one error answer; a header that is None is left out."""
     data = {"type": "validation_error", "errors": errors} if errors else {}
-    headers |= {"WWW-Authenticate": CHALLENGES[code]} if code in CHALLENGES else {}
-    return ErrorSchema().dump({"code": code, "message": message, "data": data}), code, headers
+    headers["WWW-Authenticate"] = CHALLENGES.get(code)
+    kept = {name.replace("_", "-"): value for name, value in headers.items() if value}
+    return ErrorSchema().dump({"code": code, "message": message, "data": data}), code, kept
 
 
 def item(key: str, message: str, value: Any) -> dict[str, str]:
@@ -52,22 +51,21 @@ def item(key: str, message: str, value: Any) -> dict[str, str]:
 
 def http(exc: HTTPException) -> ResponseReturnValue:
     code, allow = exc.code or 500, dict(exc.get_headers()).get("Allow")
-    message = MESSAGES.get(code, exc.name.lower())
-    return answer(code, message, **({"Allow": allow} if allow else {}))
+    return answer(code, MESSAGES.get(code, exc.name.lower()), Allow=allow)
 
 
 def invalid(exc: ValidationError) -> ResponseReturnValue:
     sent = exc.data if isinstance(exc.data, dict) else {}
     found: dict[str, list[str]] = exc.normalized_messages()  # type: ignore[no-untyped-call]
     errors = [item(str(key), code, sent.get(key, "")) for key in found for code in found[key]]
-    return answer(400, "validation failed", errors)
+    return answer(400, "validation failed", *errors)
 
 
 def refused(exc: Refused) -> ResponseReturnValue:
-    if exc.rule == "throttled":  # seconds (RFC 9110, 10.2.3)
-        return answer(*REFUSALS[exc.rule], **{"Retry-After": str(exc.value)})
     field = FIELDS.get(exc.rule)
-    return answer(*REFUSALS[exc.rule], [item(field, exc.rule, exc.value)] if field else [])
+    retry = str(exc.value) if exc.rule == "throttled" else None  # seconds (RFC 9110, 10.2.3)
+    errors = [item(field, exc.rule, exc.value)] if field else []
+    return answer(*REFUSALS[exc.rule], *errors, Retry_After=retry)
 
 
 def crash(exc: Exception) -> ResponseReturnValue:

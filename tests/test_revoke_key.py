@@ -1,0 +1,105 @@
+"""DELETE /api/me/api-keys/{id}: the promise, and the reference's five answers to the letter."""
+
+import json
+
+import pytest
+
+import routes.api_keys
+
+GONE = {"code": 200, "message": "api key revoked successfully", "data": {}}
+
+
+def exactly(answer, body):
+    """The same JSON, in the same order of its members."""
+    assert json.dumps(answer.json) != "" and answer.status_code == body["code"]
+    assert json.dumps(json.loads(answer.data)) == json.dumps(body)
+
+
+def test_a_revoked_key_stops_working_at_once(alice, verify, sql):
+    key = alice.key()
+    assert verify(key["token"]).status_code == 200
+    exactly(alice.call("DELETE", f"/api/me/api-keys/{key['id']}"), GONE)
+    refused = verify(key["token"])
+    assert (refused.status_code, refused.data) == (401, b"")
+    assert alice.call("GET", "/api/me/api-keys").json["data"]["api_keys"][0]["status"] == "revoked"
+    [(event, who, what)] = sql(
+        "SELECT event, user_id, key_name FROM audit_events WHERE event = 'revoked'"
+    )
+    assert (event, who, what) == ("revoked", key["user_id"], "script")
+
+
+def test_a_retry_is_safe_and_changes_nothing(alice, sql):
+    path = f"/api/me/api-keys/{alice.key()['id']}"
+    exactly(alice.call("DELETE", path), GONE)
+    first = sql("SELECT revoked_at FROM api_keys")
+    exactly(alice.call("DELETE", path), GONE)
+    assert sql("SELECT revoked_at FROM api_keys") == first
+    assert sql("SELECT count(*) FROM audit_events WHERE event = 'revoked'") == [(1,)]
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer x", "Basic YTpi", "Bearer lks_a b"])
+def test_401_without_a_good_session(app, alice, header):
+    answer = app.test_client().delete("/api/me/api-keys/x", headers={"Authorization": header})
+    exactly(answer, {"code": 401, "message": "invalid token", "data": {}})
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+def test_403_with_a_good_key_and_401_with_a_dead_one(app, alice, verify):
+    key = alice.key(mode="write")
+    headers = {"Authorization": f"Bearer {key['token']}"}
+    path = f"/api/me/api-keys/{key['id']}"
+    answer = app.test_client().delete(path, headers=headers)
+    exactly(answer, {"code": 403, "message": "insufficient permissions", "data": {}})
+    assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
+    assert verify(key["token"]).status_code == 200
+    alice.call("DELETE", path)
+    assert app.test_client().delete(path, headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "key_id",
+    [
+        "bobs",
+        "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+        "",
+        "x",
+        "%00",
+        "%ED%A0%80",
+        "a/b",
+        "/a",
+        "%0A",
+    ],
+)
+def test_404_is_the_same_for_bobs_unknown_and_malformed_ids(alice, bob, verify, sql, key_id):
+    mine, his = alice.key(), bob.key()
+    answer = alice.call("DELETE", f"/api/me/api-keys/{his['id'] if key_id == 'bobs' else key_id}")
+    [error] = answer.json["data"]["errors"]
+    assert (error["key"], error["message"]) == ("id", "not_found")
+    error["value"] = ""
+    data = {"type": "validation_error", "errors": [error]}
+    assert answer.status_code == 404
+    assert answer.json | {"data": data} == {
+        "code": 404,
+        "message": "api key not found",
+        "data": data,
+    }
+    assert verify(his["token"]).status_code == verify(mine["token"]).status_code == 200
+
+
+def test_500_says_nothing_and_leaves_nothing_half_done(alice, verify, monkeypatch, sql):
+    def broken():
+        raise RuntimeError("secret detail")
+
+    key = alice.key()
+    with monkeypatch.context() as patch:
+        patch.setattr(routes.api_keys.db.session, "commit", broken)
+        answer = alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
+    exactly(answer, {"code": 500, "message": "internal server error", "data": {}})
+    assert verify(key["token"]).status_code == 200
+    assert sql("SELECT count(*) FROM audit_events WHERE event = 'revoked'") == [(0,)]
+
+
+def test_revoke_all_kills_mine_and_only_mine(alice, bob, verify):
+    mine, his = [alice.key(), alice.key()], bob.key()
+    assert alice.call("DELETE", "/api/me/api-keys").json["data"] == {"revoked": 2}
+    assert [verify(key["token"]).status_code for key in (*mine, his)] == [401, 401, 200]
