@@ -1,0 +1,80 @@
+"""The operator's commands, as the operator types them."""
+
+import pytest
+from conftest import PASSWORD
+
+
+@pytest.fixture
+def flask(app):
+    def run(*words, stdin=None):
+        return app.test_cli_runner().invoke(args=words, input=stdin)
+
+    return run
+
+
+def events(sql):
+    return [row[0] for row in sql("SELECT event FROM audit_events ORDER BY id")]
+
+
+def test_add_and_list(flask, sql):
+    assert flask("users", "add", "Dave", "--password-stdin", stdin="12345678\n").exit_code == 0
+    try:
+        assert "dave\t" in flask("users", "list").output
+        assert "already" in flask("users", "add", "dave", stdin="12345678\n12345678\n").output
+        assert events(sql) == ["user_added"]
+    finally:
+        sql("DELETE FROM users WHERE username = 'dave'")
+
+
+@pytest.mark.parametrize("name, password", [("a b", "12345678"), ("x", "short"), ("x", "p" * 73)])
+def test_a_bad_name_or_password_is_refused(flask, sql, name, password):
+    assert flask("users", "add", name, "--password-stdin", stdin=password + "\n").exit_code == 1
+    assert sql("SELECT count(*) FROM users WHERE username = :name", name=name) == [(0,)]
+
+
+def test_suspending_kills_at_once_and_restoring_brings_back_what_was_alive(
+    flask, alice, verify, sql
+):
+    key, dead = alice.key(), alice.key()
+    alice.call("DELETE", f"/api/me/api-keys/{dead['id']}")
+    assert flask("users", "suspend", "alice").exit_code == 0
+    assert verify(key["token"]).status_code == 401
+    assert alice.call("GET", "/api/me").status_code == 401
+    body = {"username": "alice", "password": PASSWORD}
+    assert alice.http.post("/api/auth/login", json=body).status_code == 401
+    assert flask("users", "restore", "alice").exit_code == 0
+    assert [verify(k["token"]).status_code for k in (key, dead)] == [200, 401]
+    assert {"user_suspended", "user_restored"} <= set(events(sql))
+    assert alice.call("GET", "/api/me").status_code == 401
+
+
+def test_a_new_password_ends_the_sessions_and_not_the_keys(flask, alice, verify, sql):
+    key = alice.key()
+    new = f"{PASSWORD}\n"
+    assert flask("users", "password", "alice", "--password-stdin", stdin=new).exit_code == 0
+    assert alice.call("GET", "/api/me").status_code == 401
+    assert verify(key["token"]).status_code == 200
+    assert "password_changed" in events(sql)
+    assert "no user named zoe" in flask("users", "suspend", "zoe").output
+
+
+def test_keys_are_listed_and_revoked_by_id_and_by_token(flask, alice, verify):
+    one, two = alice.key(), alice.key()
+    assert one["id"] in flask("keys", "list").output
+    assert two["id"] in flask("keys", "list", "--user", "alice").output
+    assert flask("keys", "list", "--user", "bob").output == ""
+    assert flask("keys", "revoke", one["id"]).output == "revoked\n"
+    assert flask("keys", "revoke", one["id"]).output == "was revoked already\n"
+    assert flask("keys", "revoke", "--token-stdin", stdin=two["token"] + "\n").output == "revoked\n"
+    assert "no such key" in flask("keys", "revoke", "--token-stdin", stdin="x\n").output
+    assert [verify(k["token"]).status_code for k in (one, two)] == [401, 401]
+
+
+def test_prune_takes_the_old_dead_and_leaves_the_rest(flask, alice, sql):
+    old, _young = alice.key(), alice.key()
+    long_ago = "2020-01-01 00:00:00"
+    sql("UPDATE api_keys SET revoked_at = :t WHERE id = :id", t=long_ago, id=old["id"])
+    sql("UPDATE audit_events SET created_at = :t WHERE api_key_id = :id", t=long_ago, id=old["id"])
+    assert flask("prune").output == "pruned 0 sessions, 1 audit events, 1 keys\n"
+    assert sql("SELECT count(*) FROM api_keys") == [(1,)]
+    assert events(sql) == ["created", "pruned"]
