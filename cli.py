@@ -38,28 +38,28 @@ def read_password(context: click.Context, option: click.Parameter, from_stdin: b
     return str(checked(password=typed)["password"])
 
 
-def existing(context: click.Context, argument: click.Parameter, name: str) -> User:
+def existing(name: str) -> User:
     if user := User.find(name):
         return user
     raise click.ClickException(f"no user named {name}")
 
 
-a_user = click.argument("user", callback=existing)
+a_name = click.argument("name")
 a_password = click.option(
     "--password-stdin", "password", is_flag=True, callback=read_password, help="Do not ask for it."
 )
 
 
 def finish(event: str, user: User) -> None:
-    """The change, its audit row, the commit, a word to the operator."""
-    db.session.flush()
+    """The change, the end of every session, the audit row, the commit, a word to the operator."""
+    Session.end(Session.user_id == user.id)
     AuditEvent.record(event, origin(), user_id=user.id)
     db.session.commit()
     click.echo(f"{user.username}: {event.replace('_', ' ')}")
 
 
 @users.command("add")
-@click.argument("name")
+@a_name
 @a_password
 def add_user(name: str, password: str) -> None:
     """Add a user."""
@@ -80,29 +80,30 @@ def list_users() -> None:
 
 
 @users.command("suspend")
-@a_user
-def suspend_user(user: User) -> None:
+@a_name
+def suspend_user(name: str) -> None:
     """Kill every session and key of a user at once."""
+    user = existing(name)
     user.suspended_at = utcnow()
-    Session.end(Session.user_id == user.id)
     finish("user_suspended", user)
 
 
 @users.command("restore")
-@a_user
-def restore_user(user: User) -> None:
+@a_name
+def restore_user(name: str) -> None:
     """End a suspension; keys that were not revoked and have not expired work again."""
+    user = existing(name)
     user.suspended_at = None
     finish("user_restored", user)
 
 
 @users.command("password")
-@a_user
+@a_name
 @a_password
-def change_password(user: User, password: str) -> None:
+def change_password(name: str, password: str) -> None:
     """Set a user's password; ends the user's sessions, not the keys."""
+    user = existing(name)
     user.set_password(password)
-    Session.end(Session.user_id == user.id)
     finish("password_changed", user)
 
 
@@ -111,7 +112,8 @@ def change_password(user: User, password: str) -> None:
 def list_keys(name: str | None) -> None:
     """Id, owner, public part, mode, status, last use and name of every key."""
     query = sa.select(ApiKey, User.username).join(User).order_by(User.username, ApiKey.created_at)
-    for key, owner in db.session.execute(query.filter_by(username=name) if name else query):
+    whose = [User.id == existing(name).id] if name else []
+    for key, owner in db.session.execute(query.where(*whose)):
         used = key.last_used_at or "never"
         columns = (key.id, owner, key.key_public, key.mode, key.status, used, repr(key.name))
         click.echo("\t".join(map(str, columns)))
@@ -142,10 +144,9 @@ def prune(days: int) -> None:
     now, past = utcnow(), utcnow() - timedelta(days=days)
     sessions, events = Session.expires_at <= now, AuditEvent.created_at < past
     dead = sa.or_(ApiKey.revoked_at < past, ApiKey.expires_at < past)
-    doomed: list[Any] = [sa.delete(Session).where(sessions), sa.delete(AuditEvent).where(events)]
-    doomed.append(sa.delete(ApiKey).where(dead))
-    counts: list[Any] = [db.session.execute(delete) for delete in doomed]
-    told = "{} sessions, {} audit events, {} keys".format(*(count.rowcount for count in counts))
+    doomed = ((Session, sessions), (AuditEvent, events), (ApiKey, dead))
+    gone: list[Any] = [db.session.execute(sa.delete(of).where(which)) for of, which in doomed]
+    told = "{} sessions, {} audit events, {} keys".format(*(result.rowcount for result in gone))
     AuditEvent.record("pruned", origin(), reason=told)
     db.session.commit()
     click.echo(f"pruned {told}")

@@ -96,10 +96,7 @@ class ApiKey(Model):
 
     @classmethod
     def verify(cls, token: tokens.Token, origin: Callable[[], Origin]) -> Verified | None:
-        """The key, if and only if it is good at this moment: one query, and nothing cached.
-
-        Its use, or its refusal, is noted at most once a minute.
-        """
+        """The key, if and only if it is good at this moment: one query, and nothing cached."""
         with db.engines["verify"].connect() as connection:
             key = connection.execute(LOOKUP, {"public": token.public}).one_or_none()
             if key is None:
@@ -138,7 +135,7 @@ def note(
     last = getattr(key, name)
     if last and last > now - MINUTE:
         return
-    came, column = origin(), ApiKey.__table__.c[name]
+    came, column = origin(), getattr(ApiKey, name)
     due = (ApiKey.id == key.id, sa.or_(column.is_(None), column <= now - MINUTE))
     values = {name: now} if reason else {name: now, "last_used_ip": came.ip}
     try:
