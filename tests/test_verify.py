@@ -2,6 +2,8 @@
 
 import pytest
 
+import tokens
+
 
 @pytest.mark.parametrize(
     "path", ["/verify", "/verify/", "/verify//a", "/verify/%00/%0A", "/verify/a/b"]
@@ -78,3 +80,12 @@ def test_a_dead_key_is_refused_and_audited_once_a_minute(alice, verify, sql, rea
 def test_healthz(app):
     answer = app.test_client().get("/healthz")
     assert answer.json == {"code": 200, "message": "ok", "data": {}}
+
+
+def test_a_wrong_secret_with_a_right_checksum_is_refused_and_audited_once(alice, verify, sql):
+    good = alice.key()["token"]
+    body = good[:16] + tokens.mint("lk").text[16:-6]
+    forged = body + tokens.checksum(body)
+    assert [verify(forged).status_code for _ in range(3)] == [401] * 3
+    assert verify(good).status_code == 200
+    assert sql("SELECT reason FROM audit_events WHERE event = 'auth_failed'") == [("wrong_secret",)]
