@@ -34,14 +34,13 @@ def checked(**values: str) -> Any:
 
 def read_password(context: click.Context, option: click.Parameter, from_stdin: bool) -> str:
     ask = partial(click.prompt, "Password", hide_input=True, confirmation_prompt=True)
-    typed = input() if from_stdin else ask()
-    return str(checked(password=typed)["password"])
+    return str(checked(password=input() if from_stdin else ask())["password"])
 
 
 def existing(name: str) -> User:
-    if user := User.find(name):
-        return user
-    raise click.ClickException(f"no user named {name}")
+    if (user := User.find(name)) is None:
+        raise click.ClickException(f"no user named {name}")
+    return user
 
 
 a_name = click.argument("name")
@@ -114,9 +113,8 @@ def list_keys(name: str | None) -> None:
     query = sa.select(ApiKey, User.username).join(User).order_by(User.username, ApiKey.created_at)
     whose = [User.id == existing(name).id] if name else []
     for key, owner in db.session.execute(query.where(*whose)):
-        used = key.last_used_at or "never"
-        columns = (key.id, owner, key.key_public, key.mode, key.status, used, repr(key.name))
-        click.echo("\t".join(map(str, columns)))
+        columns = (key.id, owner, key.key_public, key.mode, key.status, key.last_used_at or "never")
+        click.echo("\t".join(map(str, (*columns, repr(key.name)))))
 
 
 @keys.command("revoke")

@@ -6,12 +6,12 @@ import tokens
 def test_a_minted_token_is_recognised_and_keeps_its_digest():
     token = tokens.mint("lk")
     assert tokens.parse(token.text, "lk") == token
-    assert len(token.text) == 64 and len(token.digest) == 32
+    assert len(token.text) == 65 and len(token.digest) == 32
 
 
 def test_every_changed_character_is_found_by_the_checksum():
     text = tokens.mint("lk").text
-    for place in range(3, 64):
+    for place in range(3, 65):
         other = "a" if text[place] != "a" else "b"
         assert tokens.parse(text[:place] + other + text[place + 1 :], "lk") is None, place
 
