@@ -12,7 +12,7 @@ from marshmallow import ValidationError
 import tokens
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent, Origin
-from models.base import db, utcnow
+from models.base import db, new_id, utcnow
 from models.session import Session
 from models.user import User
 from schemas.resources import NewUserSchema
@@ -50,8 +50,7 @@ a_password = click.option(
 
 
 def finish(event: str, user: User) -> None:
-    """The change, the end of every session, the audit row, the commit, a word to the operator."""
-    Session.end(Session.user_id == user.id)
+    """The change, its audit row, the commit, a word to the operator."""
     AuditEvent.record(event, origin(), user_id=user.id)
     db.session.commit()
     click.echo(f"{user.username}: {event.replace('_', ' ')}")
@@ -62,7 +61,7 @@ def finish(event: str, user: User) -> None:
 @a_password
 def add_user(name: str, password: str) -> None:
     """Add a user."""
-    user = User(**checked(username=name.lower()))
+    user = User(id=new_id(), **checked(username=name.lower()))
     if User.find(name):
         raise click.ClickException(f"there is a user named {name} already")
     user.set_password(password)
@@ -84,6 +83,7 @@ def suspend_user(name: str) -> None:
     """Kill every session and key of a user at once."""
     user = existing(name)
     user.suspended_at = utcnow()
+    Session.end(Session.user_id == user.id)
     finish("user_suspended", user)
 
 
@@ -103,6 +103,7 @@ def change_password(name: str, password: str) -> None:
     """Set a user's password; ends the user's sessions, not the keys."""
     user = existing(name)
     user.set_password(password)
+    Session.end(Session.user_id == user.id)
     finish("password_changed", user)
 
 
@@ -124,8 +125,7 @@ def revoke_key(key_id: str, token_stdin: bool) -> None:
     """Revoke one key, for ever and at once."""
     which = ApiKey.id == key_id.lower()
     if token_stdin:
-        text = input().strip()
-        token = tokens.parse(text, text.partition("_")[0])
+        token = tokens.parse(text := input().strip(), text.partition("_")[0])
         which = ApiKey.digest == (token.digest if token else b"")
     revoked = ApiKey.revoke(origin(), which, reason="operator")
     db.session.commit()

@@ -95,11 +95,14 @@ def sql(app):
     return run
 
 
+def log_in(http, username, password=PASSWORD):
+    return http.post("/api/auth/login", json={"username": username, "password": password})
+
+
 class Person:
     def __init__(self, app, name):
         self.http, self.name = app.test_client(), name
-        answer = self.http.post("/api/auth/login", json={"username": name, "password": PASSWORD})
-        self.token = answer.json["data"]["token"]
+        self.token = log_in(self.http, name).json["data"]["token"]
 
     def call(self, method, path, **kwargs):
         headers = {"Authorization": f"Bearer {self.token}", **kwargs.pop("headers", {})}

@@ -1,7 +1,7 @@
 """The operator's commands, as the operator types them."""
 
 import pytest
-from conftest import PASSWORD
+from conftest import PASSWORD, log_in
 
 
 @pytest.fixture
@@ -40,12 +40,16 @@ def test_suspending_kills_at_once_and_restoring_brings_back_what_was_alive(
     assert flask("users", "suspend", "alice").exit_code == 0
     assert verify(key["token"]).status_code == 401
     assert alice.call("GET", "/api/me").status_code == 401
-    body = {"username": "alice", "password": PASSWORD}
-    assert alice.http.post("/api/auth/login", json=body).status_code == 401
+    assert log_in(alice.http, "alice").status_code == 401
     assert flask("users", "restore", "alice").exit_code == 0
     assert [verify(k["token"]).status_code for k in (key, dead)] == [200, 401]
     assert {"user_suspended", "user_restored"} <= set(events(sql))
     assert alice.call("GET", "/api/me").status_code == 401
+
+
+def test_restoring_who_is_not_suspended_signs_nobody_out(flask, bob):
+    assert flask("users", "restore", "bob").exit_code == 0
+    assert bob.call("GET", "/api/me").status_code == 200
 
 
 def test_a_new_password_ends_the_sessions_and_not_the_keys(flask, alice, verify, sql):

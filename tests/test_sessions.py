@@ -3,12 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import PASSWORD
-
-
-def log_in(app, username="alice", password=PASSWORD):
-    body = {"username": username, "password": password}
-    return app.test_client().post("/api/auth/login", json=body)
+from conftest import log_in
 
 
 def test_it_works(alice):
@@ -19,18 +14,20 @@ def test_it_works(alice):
 
 @pytest.mark.parametrize("name", ["alice", "nobody", "ALICE", "' OR 1=1 --"])
 def test_a_wrong_password_and_a_wrong_name_get_one_answer(app, name):
-    answer = log_in(app, name, "wrong")
+    answer = log_in(app.test_client(), name, "wrong")
     assert answer.status_code == 401
     assert answer.json == {"code": 401, "message": "invalid username or password", "data": {}}
 
 
 def test_the_throttle_holds_under_concurrency_and_refuses_the_right_password(app, sql):
     with ThreadPoolExecutor(8) as pool:
-        codes = list(pool.map(lambda n: log_in(app, password="wrong").status_code, range(16)))
+        codes = list(
+            pool.map(lambda n: log_in(app.test_client(), "alice", "wrong").status_code, range(16))
+        )
     assert codes.count(401) <= 10 and set(codes) <= {401, 429}
     for _ in range(10):
-        log_in(app, password="wrong")
-    answer = log_in(app)
+        log_in(app.test_client(), "alice", "wrong")
+    answer = log_in(app.test_client(), "alice")
     assert answer.status_code == 429 and 0 < int(answer.headers["Retry-After"]) <= 900
     assert sql("SELECT count(*) FROM audit_events WHERE event = 'login_failed'") == [(10,)]
 
