@@ -11,7 +11,7 @@ GONE = {"code": 200, "message": "api key revoked successfully", "data": {}}
 
 def exactly(answer, body):
     """The same JSON, in the same order of its members."""
-    assert json.dumps(answer.json) != "" and answer.status_code == body["code"]
+    assert answer.status_code == body["code"]
     assert json.dumps(json.loads(answer.data)) == json.dumps(body)
 
 
@@ -73,16 +73,12 @@ def test_403_with_a_good_key_and_401_with_a_dead_one(app, alice, verify):
 def test_404_is_the_same_for_bobs_unknown_and_malformed_ids(alice, bob, verify, sql, key_id):
     mine, his = alice.key(), bob.key()
     answer = alice.call("DELETE", f"/api/me/api-keys/{his['id'] if key_id == 'bobs' else key_id}")
-    [error] = answer.json["data"]["errors"]
-    assert (error["key"], error["message"]) == ("id", "not_found")
-    error["value"] = ""
+    body = answer.json
+    body["data"]["errors"][0].pop("value")
+    error = {"key": "id", "message": "not_found"}
     data = {"type": "validation_error", "errors": [error]}
     assert answer.status_code == 404
-    assert answer.json | {"data": data} == {
-        "code": 404,
-        "message": "api key not found",
-        "data": data,
-    }
+    assert body == {"code": 404, "message": "api key not found", "data": data}
     assert verify(his["token"]).status_code == verify(mine["token"]).status_code == 200
 
 
