@@ -3,10 +3,14 @@
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from flask_migrate import upgrade
 
@@ -14,6 +18,7 @@ from app import create_app
 from models.base import db
 from models.user import User
 
+ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse"
 NAMES = ("alice", "bob", "charlie")
 
@@ -133,3 +138,52 @@ def verify(app):
         return app.test_client().open(path, method=method, headers=headers)
 
     return ask
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class Server:
+    """Latchkey under its real gunicorn, on a port of its own."""
+
+    def __init__(self, database_url, log, **environ):
+        self.port, self.log = free_port(), log
+        self.url = f"http://127.0.0.1:{self.port}"
+        clean = {name: value for name, value in os.environ.items() if "LATCHKEY" not in name}
+        clean |= {"DATABASE_URL": database_url, "LATCHKEY_BIND": f"127.0.0.1:{self.port}"}
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "wsgi:app"],
+                cwd=ROOT,
+                env={**clean, "LATCHKEY_BCRYPT_ROUNDS": "4", **environ},
+                stdout=out,
+                stderr=out,
+            )
+        for _ in range(200):
+            try:
+                if httpx.get(f"{self.url}/healthz", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise AssertionError(f"gunicorn does not serve:\n{log.read_text()}")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture
+def serve(app, database_url, tmp_path):
+    """Start one more gunicorn over the test's database, as another host would be."""
+    started = []
+
+    def start(**environ):
+        log = tmp_path / f"gunicorn{len(started)}.log"
+        started.append(Server(environ.pop("DATABASE_URL", database_url), log, **environ))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
