@@ -1,13 +1,11 @@
 """What an operator does by hand: flask users …, flask keys …, flask prune."""
 
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import click
 import sqlalchemy as sa
 from flask.cli import AppGroup, with_appcontext
-from marshmallow import ValidationError
 
 import tokens
 from models.api_key import ApiKey
@@ -25,32 +23,31 @@ def origin() -> Origin:
     return Origin(None, "CLI", click.get_current_context().command_path[:200])
 
 
-def checked(**values: str) -> Any:
-    try:
-        return NewUserSchema().load(values)
-    except ValidationError as exc:
-        raise click.ClickException(str(exc)) from None
+def valid(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if errors := NewUserSchema().validate({parameter.name: value}):
+        raise click.BadParameter(", ".join(errors[parameter.name]))
+    return value
 
 
 def read_password(context: click.Context, option: click.Parameter, from_stdin: bool) -> str:
-    ask = partial(click.prompt, "Password", hide_input=True, confirmation_prompt=True)
-    return str(checked(password=input() if from_stdin else ask())["password"])
+    ask: Any = {"hide_input": True, "confirmation_prompt": True}
+    return valid(context, option, input() if from_stdin else click.prompt("Password", **ask))
 
 
-def existing(name: str) -> User:
-    if (user := User.find(name)) is None:
-        raise click.ClickException(f"no user named {name}")
-    return user
-
-
-a_name = click.argument("name")
+a_name = click.argument("username", type=str.lower, callback=valid)
 a_password = click.option(
     "--password-stdin", "password", is_flag=True, callback=read_password, help="Do not ask for it."
 )
 
 
+def existing(username: str) -> User:
+    if (user := User.find(username)) is None:
+        raise click.ClickException(f"no user named {username}")
+    return user
+
+
 def finish(event: str, user: User) -> None:
-    """The change, its audit row, the commit, a word to the operator."""
+    """The change's audit row, the commit, a word to the operator."""
     AuditEvent.record(event, origin(), user_id=user.id)
     db.session.commit()
     click.echo(f"{user.username}: {event.replace('_', ' ')}")
@@ -59,11 +56,11 @@ def finish(event: str, user: User) -> None:
 @users.command("add")
 @a_name
 @a_password
-def add_user(name: str, password: str) -> None:
+def add_user(username: str, password: str) -> None:
     """Add a user."""
-    user = User(id=new_id(), **checked(username=name.lower()))
-    if User.find(name):
-        raise click.ClickException(f"there is a user named {name} already")
+    if User.find(username):
+        raise click.ClickException(f"there is a user named {username} already")
+    user = User(id=new_id(), username=username)
     user.set_password(password)
     db.session.add(user)
     finish("user_added", user)
@@ -79,9 +76,9 @@ def list_users() -> None:
 
 @users.command("suspend")
 @a_name
-def suspend_user(name: str) -> None:
+def suspend_user(username: str) -> None:
     """Kill every session and key of a user at once."""
-    user = existing(name)
+    user = existing(username)
     user.suspended_at = utcnow()
     Session.end(Session.user_id == user.id)
     finish("user_suspended", user)
@@ -89,9 +86,9 @@ def suspend_user(name: str) -> None:
 
 @users.command("restore")
 @a_name
-def restore_user(name: str) -> None:
+def restore_user(username: str) -> None:
     """End a suspension; keys that were not revoked and have not expired work again."""
-    user = existing(name)
+    user = existing(username)
     user.suspended_at = None
     finish("user_restored", user)
 
@@ -99,9 +96,9 @@ def restore_user(name: str) -> None:
 @users.command("password")
 @a_name
 @a_password
-def change_password(name: str, password: str) -> None:
+def change_password(username: str, password: str) -> None:
     """Set a user's password; ends the user's sessions, not the keys."""
-    user = existing(name)
+    user = existing(username)
     user.set_password(password)
     Session.end(Session.user_id == user.id)
     finish("password_changed", user)
@@ -125,8 +122,7 @@ def revoke_key(key_id: str, token_stdin: bool) -> None:
     """Revoke one key, for ever and at once."""
     which = ApiKey.id == key_id.lower()
     if token_stdin:
-        token = tokens.parse(text := input().strip(), text.partition("_")[0])
-        which = ApiKey.digest == (token.digest if token else b"")
+        which = ApiKey.digest == tokens.digest(input().strip())
     revoked = ApiKey.revoke(origin(), which, reason="operator")
     db.session.commit()
     if not revoked and not db.session.scalar(sa.select(ApiKey.id).where(which)):
@@ -139,11 +135,13 @@ def revoke_key(key_id: str, token_stdin: bool) -> None:
 @with_appcontext
 def prune(days: int) -> None:
     """Delete expired sessions, and audit rows and dead keys older than so many days."""
-    now, past = utcnow(), utcnow() - timedelta(days=days)
-    sessions, events = Session.expires_at <= now, AuditEvent.created_at < past
+    past = utcnow() - timedelta(days=days)
     dead = sa.or_(ApiKey.revoked_at < past, ApiKey.expires_at < past)
-    doomed = ((Session, sessions), (AuditEvent, events), (ApiKey, dead))
-    gone: list[Any] = [db.session.execute(sa.delete(of).where(which)) for of, which in doomed]
+    doomed = {Session: Session.expires_at <= utcnow(), AuditEvent: AuditEvent.created_at < past}
+    gone: list[Any] = [
+        db.session.execute(sa.delete(of).where(which))
+        for of, which in (doomed | {ApiKey: dead}).items()
+    ]
     told = "{} sessions, {} audit events, {} keys".format(*(result.rowcount for result in gone))
     AuditEvent.record("pruned", origin(), reason=told)
     db.session.commit()

@@ -17,14 +17,13 @@ CHALLENGES = {  # RFC 6750, section 3
     403: 'Bearer realm="latchkey", error="insufficient_scope", '
     'error_description="an interactive session is needed, not an api key"',
 }
-REFUSALS = {
-    "bad_credentials": (401, "invalid username or password"),
-    "incorrect_password": (400, "validation failed"),
-    "not_found": (404, "api key not found"),
-    "limit_reached": (409, "active api key limit reached"),
-    "throttled": (429, "too many failed attempts"),
+REFUSALS = {  # rule: status, message, field
+    "bad_credentials": (401, "invalid username or password", None),
+    "incorrect_password": (400, "validation failed", "password"),
+    "not_found": (404, "api key not found", "id"),
+    "limit_reached": (409, "active api key limit reached", None),
+    "throttled": (429, "too many failed attempts", None),
 }
-FIELDS = {"incorrect_password": "password", "not_found": "id"}
 
 
 def register(app: Flask) -> None:
@@ -62,10 +61,10 @@ def invalid(exc: ValidationError) -> ResponseReturnValue:
 
 
 def refused(exc: Refused) -> ResponseReturnValue:
-    field = FIELDS.get(exc.rule)
-    retry = str(exc.value) if exc.rule == "throttled" else None  # seconds (RFC 9110, 10.2.3)
+    status, message, field = REFUSALS[exc.rule]
     errors = [item(field, exc.rule, exc.value)] if field else []
-    return answer(*REFUSALS[exc.rule], *errors, Retry_After=retry)
+    retry = str(exc.value) if status == 429 else None  # seconds (RFC 9110, 10.2.3)
+    return answer(status, message, *errors, Retry_After=retry)
 
 
 def crash(exc: Exception) -> ResponseReturnValue:

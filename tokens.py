@@ -16,8 +16,7 @@ SHAPE = re.compile(r"([a-z]+)_([0-9A-Za-z]{12})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})"
 
 
 class Token(NamedTuple):
-    """``text`` is shown once and never stored. ``digest`` is its SHA-256, 32 bytes: 256 random
-    bits need no slow hash, there is nothing to guess."""
+    """``text`` is shown once and never stored; ``public`` and ``digest`` are."""
 
     text: str
     public: str
@@ -27,9 +26,8 @@ class Token(NamedTuple):
 def mint(prefix: str) -> Token:
     """A new random token."""
     public, secret = ("".join(secrets.choice(BASE62) for _ in range(n)) for n in (12, 43))
-    text = f"{prefix}_{public}_{secret}"
-    text += checksum(text)
-    return Token(text, public, hashlib.sha256(text.encode()).digest())
+    body = f"{prefix}_{public}_{secret}"
+    return Token(text := body + checksum(body), public, digest(text))
 
 
 def parse(text: str, prefix: str) -> Token | None:
@@ -37,7 +35,12 @@ def parse(text: str, prefix: str) -> Token | None:
     match = SHAPE.fullmatch(text)
     if match is None or match[1] != prefix or checksum(text[:-6]) != match[3]:
         return None
-    return Token(text, match[2], hashlib.sha256(text.encode()).digest())
+    return Token(text, match[2], digest(text))
+
+
+def digest(text: str) -> bytes:
+    """SHA-256, 32 bytes: a secret of 256 random bits needs no slow hash, nobody can guess it."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def checksum(body: str) -> str:

@@ -28,7 +28,7 @@ def test_add_and_list(flask, sql):
 
 @pytest.mark.parametrize("name, password", [("a b", "12345678"), ("x", "short"), ("x", "p" * 73)])
 def test_a_bad_name_or_password_is_refused(flask, sql, name, password):
-    assert flask("users", "add", name, "--password-stdin", stdin=password + "\n").exit_code == 1
+    assert flask("users", "add", name, "--password-stdin", stdin=password + "\n").exit_code == 2
     assert sql("SELECT count(*) FROM users WHERE username = :name", name=name) == [(0,)]
 
 

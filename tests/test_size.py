@@ -1,8 +1,9 @@
-"""Small is a feature."""
+"""Small is a feature, held by a ratchet: a commit that raises TOTAL says what for."""
 
 import ast
 from pathlib import Path
 
+TOTAL = 1150
 ROOT = Path(__file__).parent.parent
 FILES = [
     *ROOT.glob("*.py"),
@@ -12,7 +13,7 @@ SOURCES = {f.relative_to(ROOT): f.read_text() for f in FILES if f.suffix == ".py
 
 
 def test_all_of_it_fits_one_sitting():
-    assert sum(text.count("\n") for text in SOURCES.values()) <= 1000
+    assert sum(text.count("\n") for text in SOURCES.values()) <= TOTAL
 
 
 def test_no_file_is_over_150_lines():
