@@ -8,7 +8,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.routing import Rule
 
-from auth import api_key
+from auth import api_key, bearer
 from models.base import db
 from models.user import User
 from schemas.envelope import Answer, answer
@@ -28,7 +28,7 @@ def any_method(state: BlueprintSetupState) -> None:
 @bp.endpoint("verify.verify")
 def verify(path: str = "") -> Response:
     """200 and who it is, else 401 or 403 (RFC 6750, 3.1). Reads neither body nor path."""
-    key = api_key()
+    key = api_key(bearer())
     if key is None:
         return refuse(401, "invalid_token")
     granted = SCOPES[key.mode]
