@@ -8,9 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 import pytest
 from flask_migrate import upgrade
 
@@ -21,6 +24,14 @@ from models.user import User
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse"
 NAMES = ("alice", "bob", "charlie")
+
+
+def program(name, package):
+    """The path of a program of the system. Without it the test is skipped, in CI it fails."""
+    if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
+        return found
+    told = f"{name} is not installed: apt-get install {package}"
+    pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +69,20 @@ def database_url(request, tmp_path_factory):
     if request.param == "postgresql":
         return request.getfixturevalue("postgresql")
     return f"sqlite:///{tmp_path_factory.mktemp('db')}/latchkey.db"
+
+
+@pytest.fixture
+def new_database_url(database_url, tmp_path):
+    """A database with nothing in it, not even tables."""
+    if database_url.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path}/new.db"
+        return
+    name = f"new_{uuid.uuid4().hex}"
+    with psycopg.connect(database_url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+        # The path of the URL is the name of the database.
+        yield urlsplit(database_url)._replace(path=f"/{name}").geturl()
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
