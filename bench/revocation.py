@@ -163,8 +163,8 @@ def summary(way, seen, sent, answered):
     }
 
 
-HEAD = """| database | way | kills | verifications | of them after the answer | **accepted** | refused \
-before | sent → first refusal p50 / p99 ms |
+HEAD = """| database | way | kills | verifications | after the answer | **accepted** of these \
+| refused before | sent → first refusal p50 / p99 ms |
 |---|---|---|---|---|---|---|---|"""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT, free_port
+from servers import ROOT, free_port
 
 MODULES = "/usr/lib/apache2/modules"
 FRAME = """

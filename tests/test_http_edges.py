@@ -6,7 +6,7 @@ from contextlib import suppress
 from http.client import HTTPResponse
 
 import pytest
-from conftest import Server
+from servers import Server
 
 
 @pytest.fixture(scope="module")

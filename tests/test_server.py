@@ -12,7 +12,8 @@ from threading import Barrier, Event
 import httpx
 import psutil
 import pytest
-from conftest import PASSWORD, ROOT, Person, Postgres, Server, prepared
+from conftest import Person
+from servers import PASSWORD, ROOT, Postgres, Server, prepared
 
 from models.api_key import ApiKey
 from models.audit_event import Origin
