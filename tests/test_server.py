@@ -109,8 +109,9 @@ def kill_workers(server, over):
     killed = 0
     while not over.wait(0.03):
         if workers := psutil.Process(server.process.pid).children():
-            random.choice(workers).kill()
-            killed += 1
+            with suppress(psutil.NoSuchProcess):  # it was dead already
+                random.choice(workers).kill()
+                killed += 1
     return killed
 
 
