@@ -6,7 +6,7 @@ from typing import Any
 from flask import current_app, request
 from marshmallow import Schema, ValidationError, fields
 from marshmallow.validate import Length, OneOf, Range, Regexp
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 EVENTS = ["created", "revoked", "auth_failed", "login_failed"]
 EVENTS += ["user_added", "user_suspended", "user_restored", "password_changed"]
@@ -20,6 +20,11 @@ Whole = partial(fields.Integer, error_messages=CODES | {"too_large": "out_of_ran
 
 def load(schema: Schema) -> Any:
     """The request's JSON body through ``schema``. Raises ValidationError, or 413 or 415."""
+    if (
+        request.content_length is None
+        and len(request.get_data()) >= current_app.config["MAX_CONTENT_LENGTH"]
+    ):
+        raise RequestEntityTooLarge  # chunked: what is over the limit was cut off unseen
     try:
         body = request.get_json()
     except (BadRequest, RecursionError):

@@ -207,8 +207,8 @@ def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(database,
         server.stop()
 
 
-BAD = {"DATABASE_URL": "mysql://x", "LATCHKEY_SESSION_HOURS": "0", "PORT": "0"}
-BAD |= {"WEB_CONCURRENCY": "0", "LATCHKEY_KEY_PREFIX": "Lk_"}
+BAD = {"DATABASE_URL": "mysql://x", "LATCHKEY_SESSION_HOURS": "0", "PORT": "many"}
+BAD |= {"WEB_CONCURRENCY": "0", "LATCHKEY_KEY_PREFIX": "Lk_", "LATCHKEY_BIND": "a:b"}
 
 
 @pytest.mark.parametrize("name", BAD)
