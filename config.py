@@ -49,7 +49,7 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
 def engines(url: str) -> dict[str, Any]:
     """Two ways to one database: the session waits for locks, ``verify`` never does for long."""
     sqlite, common = url.startswith("sqlite"), {"url": url, "hide_parameters": True}
-    patient = {"timeout": 5} if sqlite else {"connect_timeout": 2}
+    patient = {"timeout": 5} if sqlite else {"connect_timeout": 2, "tcp_user_timeout": 2000}
     hurried = {"timeout": 0.1} if sqlite else {**patient, "options": "-c lock_timeout=100"}
     verify = {"isolation_level": "AUTOCOMMIT", "connect_args": hurried}  # one round trip, no more
     main = {"pool_pre_ping": True, "connect_args": patient}

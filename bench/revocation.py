@@ -139,6 +139,8 @@ def measure(servers, app, way, rounds, verifications, clients=8):
     seen = [row for pipe in pipes for row in pipe.recv()]
     for process in processes:
         process.join()
+    for each in (*links, *pipes):
+        each.close()
     return summary(way, seen, sent, answered)
 
 
