@@ -1,7 +1,6 @@
 """What a measurement needs: databases full of keys, and servers whose CPU time can be read."""
 
 import contextlib
-import inspect
 import os
 import socket
 import subprocess
@@ -15,15 +14,22 @@ import psutil
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import conftest  # noqa: E402
 import flask_migrate  # noqa: E402
 import sqlalchemy as sa  # noqa: E402
+from servers import Postgres  # noqa: E402
 
 import tokens  # noqa: E402
 from app import create_app  # noqa: E402
 from models.base import db, new_id, utcnow  # noqa: E402
 
-postgresql = contextlib.contextmanager(inspect.unwrap(conftest.postgresql))
+
+@contextlib.contextmanager
+def postgresql():
+    server = Postgres()
+    yield server.url
+    server.remove()
+
+
 TIMES = "'2026-01-01 00:00:00', '2099-01-01 00:00:00'"
 FILL = {  # keys nobody asks for: a user for every five
     "sqlite": (
@@ -37,8 +43,10 @@ FILL = {  # keys nobody asks for: a user for every five
 }
 USERS = """INSERT INTO users (id, username, password_hash, created_at)
     {n} SELECT 'u' || i, 'user' || i, '', '2026-01-01 00:00:00' FROM n"""
-KEYS = """INSERT INTO api_keys (id, user_id, name, key_public, digest, mode, created_at, expires_at)
-    {n} SELECT 'k' || i, 'u' || ((i + 4) / 5), 'script', {public}, {digest}, 'read', {times} FROM n"""
+KEYS = """INSERT INTO api_keys
+    (id, user_id, name, key_public, digest, mode, created_at, expires_at)
+    {n} SELECT 'k' || i, 'u' || ((i + 4) / 5), 'script', {public}, {digest}, 'read', {times}
+    FROM n"""
 ASKED = """INSERT INTO api_keys
     (id, user_id, name, key_public, digest, mode, created_at, expires_at, revoked_at)
     VALUES (:id, 'u1', 'script', :public, :digest, 'read', :now, '2099-01-01 00:00:00', :revoked)"""

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from setup import Server, bcrypt_hash, fill, postgresql
+
 from tokens import mint
 
 HERE = Path(__file__).parent
