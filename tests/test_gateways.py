@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 import yaml
-from servers import ROOT, free_port, program
+from servers import ROOT, Server, free_port, program
 
 FILES = ROOT / "deploy/gateway"
 IDENTITY = ["X-User-Id", "X-User-Name", "X-Key-Id", "X-Key-Scopes"]
@@ -38,7 +38,7 @@ class Echo(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service():
     ThreadingHTTPServer.block_on_close = False  # a gateway keeps its connections open
     with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as echo:
@@ -73,10 +73,12 @@ GATEWAYS = {
 }
 
 
-@pytest.fixture(params=GATEWAYS)
-def gateway(request, serve, service, tmp_path):
+@pytest.fixture(scope="module", params=GATEWAYS)
+def running(request, migrated_app, database_url, service, tmp_path_factory):
     """A client of the gateway, which has its own port; ``latchkey`` is the server it asks."""
-    (command, files, listen), latchkey, port = GATEWAYS[request.param], serve(), free_port()
+    tmp_path = tmp_path_factory.mktemp(request.param)
+    (command, files, listen), port = GATEWAYS[request.param], free_port()
+    latchkey = Server(database_url, tmp_path / "latchkey.log")
     for name in files:
         text = (FILES / name).read_text()
         for ours, tests in (
@@ -102,6 +104,12 @@ def gateway(request, serve, service, tmp_path):
     started.terminate()
     started.wait(20)
     log.close()
+    latchkey.stop()
+
+
+@pytest.fixture
+def gateway(app, running):
+    return running
 
 
 def bearer(key, *more):
