@@ -18,13 +18,13 @@ def interactive_session() -> None:
     token = tokens.parse(bearer(), current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
     session = Session.find(token) if token else None
     if session is None:
-        abort(403 if api_key() else 401)
+        abort(403 if api_key(bearer()) else 401)
     g.session, g.user = session, session.user
 
 
-def api_key() -> Verified | None:
-    """The good API key that the request carries, or None, whatever is wrong with it."""
-    token = tokens.parse(bearer(), current_app.config["LATCHKEY_KEY_PREFIX"])
+def api_key(text: str) -> Verified | None:
+    """The good API key with this token, or None, whatever is wrong with it."""
+    token = tokens.parse(text, current_app.config["LATCHKEY_KEY_PREFIX"])
     return ApiKey.verify(token, origin) if token else None
 
 

@@ -15,11 +15,7 @@ SETTINGS: dict[str, tuple[Any, Any, Any]] = {
     ),
     "LATCHKEY_BIND": ("127.0.0.1:8000", r"unix:.+|.+:\d{1,5}", "host:port or unix:/path"),
     "LATCHKEY_KEY_PREFIX": ("lk", "[a-z]{1,10}", "1 to 10 letters from a to z"),
-    "LATCHKEY_PUBLIC_URL": (
-        "",
-        r"(https?://[\w.:\[\]-]+(/[\w./~-]*\w)?)?",
-        "https://host, with no / last",
-    ),
+    "LATCHKEY_PUBLIC_URL": ("", "(https?://[^/?#]+)?", "https://<host>, without a path"),
     # name: default, least, most
     "PORT": (8000, 1, 65535),
     "WEB_CONCURRENCY": (2, 1, 1000),

@@ -9,7 +9,7 @@ from typing import Any
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from flask import Flask, current_app, request
+from flask import Flask, current_app
 from marshmallow import ValidationError, fields
 from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import Rule
@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 import errors
 from auth import interactive_session
 from models.base import Refused
-from routes import VIEWS, documented
+from routes import VIEWS, documented, public_url
 from schemas.envelope import ErrorSchema
 
 JSON = "application/json"
@@ -25,23 +25,18 @@ TEXTS = tomllib.loads(Path(__file__).with_name("docs.toml").read_text())
 Made = dict[str, Any]  # a part of the document
 
 
-def base_url() -> str:
-    return str(current_app.config["LATCHKEY_PUBLIC_URL"] or request.url_root.rstrip("/"))
-
-
 def document() -> Made:
     """OpenAPI 3.1. Built once a process; only ``servers`` is the request's."""
     built = current_app.extensions.get("openapi") or build(current_app)
     current_app.extensions["openapi"] = built
-    return {**built, "servers": [{"url": base_url()}]}
+    return {**built, "servers": [{"url": public_url()}]}
 
 
 def build(app: Flask) -> Made:
     plugin = MarshmallowPlugin()
     spec = APISpec("Latchkey", "1", "3.1.0", [plugin], info={"description": TEXTS["about"]})
     plugin.converter.add_attribute_function(meaning)  # type: ignore[union-attr]
-    for name, text in TEXTS["security"].items():
-        scheme = {"type": "http", "scheme": "bearer", "description": text}
+    for name, scheme in TEXTS["security"].items():
         spec.components.security_scheme(name, scheme)
     rules = sorted(app.url_map.iter_rules(), key=lambda rule: -len(rule.rule))
     for rule in {rule.endpoint: rule for rule in rules}.values():  # /verify, not what is below it
@@ -83,9 +78,8 @@ def operation(app: Flask, rule: Rule, about: documented) -> Made:
 def responses(about: documented, guarded: bool) -> Made:
     """The success, the view's refusals, and those that come with its hook and its input."""
     found: Made = {}
-    for status, what in about.plain.items():
-        schema, names = (None, what.split()) if isinstance(what, str) else (what, [])
-        add(found, status, schema, sample(schema().dump_fields) if schema else None, names)
+    for code, (schema, names) in about.plain.items():
+        add(found, code, schema, sample(schema().dump_fields) if schema else {}, names.split())
     reasons: list[int | str] = [*about.refuses, 500]
     if not found:
         data = sample(about.data().dump_fields) if about.data else {}
@@ -145,5 +139,5 @@ def sample(shown: Mapping[str, Any]) -> Made:
         one = kind.inner if isinstance(kind, fields.List) else kind
         nested = sample(one.schema.dump_fields) if isinstance(one, fields.Nested) else None
         value = nested or next(iter(texts(kind)[1:]), [None])[0]
-        made[name] = [value] if isinstance(kind, fields.List) else value
+        made[name] = value if one is kind else [value] * (value is not None)
     return made

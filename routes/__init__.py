@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from flask import current_app, request
 from marshmallow import Schema
 from werkzeug.routing import BaseConverter
 
 View = TypeVar("View", bound=Callable[..., Any])
+Plain = tuple[type[Schema] | None, str]  # of the body, if there is one; names of headers
 VIEWS: dict[Callable[..., Any], "documented"] = {}
 
 
@@ -29,9 +31,14 @@ class documented:  # noqa: N801
     body: type[Schema] | None = None
     body_type: str = "application/json"
     refuses: tuple[int | str, ...] = ()  # statuses, and rules of errors.REFUSALS
-    plain: dict[int, str | type[Schema]] = field(default_factory=dict)  # headers; or no envelope
+    plain: dict[int, Plain] = field(default_factory=dict)  # answers without the envelope
     security: str | None = None  # "session" goes without saying: the blueprint's hook says it
 
     def __call__(self, view: View) -> View:
         VIEWS[view] = self
         return view
+
+
+def public_url() -> str:
+    """Where clients reach Latchkey, without a slash at the end."""
+    return str(current_app.config["LATCHKEY_PUBLIC_URL"] or request.host_url).rstrip("/")

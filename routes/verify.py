@@ -8,7 +8,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.routing import Rule
 
-from auth import api_key
+from auth import api_key, bearer
 from models.base import db
 from models.user import User
 from routes import documented
@@ -17,6 +17,7 @@ from schemas.resources import ScopeQuerySchema
 
 bp = Blueprint("verify", __name__)
 SCOPES = {"read": "read", "write": "read write"}  # by mode of the key
+CHALLENGE = "WWW-Authenticate"
 IDENTITY = "X-User-Id X-User-Name X-Key-Id X-Key-Scopes"
 prober = ThreadPoolExecutor(1, "healthz")
 
@@ -32,13 +33,13 @@ def any_method(state: BlueprintSetupState) -> None:
 @documented(
     "The key is good for these scopes",
     query=ScopeQuerySchema,
-    plain={200: IDENTITY, 401: "WWW-Authenticate", 403: "WWW-Authenticate"},
+    plain={200: (None, IDENTITY), 401: (None, CHALLENGE), 403: (None, CHALLENGE)},
     security="api_key",
 )
 def verify(path: str = "") -> Response:
     """Verify an API key. A gateway asks before it lets a request pass: any method, this path and
     every one below it, nothing cached, answers without a body (RFC 6750, 3.1)."""
-    key = api_key()
+    key = api_key(bearer())
     if key is None:
         return refuse(401, "invalid_token")
     granted = SCOPES[key.mode]

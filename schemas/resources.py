@@ -127,4 +127,4 @@ class AuditPageSchema(Schema):
 
 CreatedApiKeySchema = ApiKeySchema.from_dict({"token": Output()}, name="CreatedApiKeySchema")
 RevokedSchema = Schema.from_dict({"revoked": Count()}, name="RevokedSchema")
-ScopeQuerySchema = Input.from_dict({"scope": Text()}, name="ScopeQuerySchema")
+ScopeQuerySchema = Input.from_dict({"scope": fields.String()}, name="ScopeQuerySchema")

@@ -1,5 +1,6 @@
 """For test_openapi.py: what schemathesis cannot guess, which is the password and who calls what."""
 
+import base64
 import os
 
 import httpx
@@ -19,7 +20,7 @@ SESSION = session()
 def key():
     wanted = {"name": "script", "mode": "write", "password": PASSWORD}
     bearer = {"Authorization": f"Bearer {SESSION}"}
-    return httpx.post(f"{URL}/api/me/api-keys", json=wanted, headers=bearer).json()["data"]["token"]
+    return httpx.post(f"{URL}/api/me/api-keys", json=wanted, headers=bearer).json()["data"]
 
 
 @schemathesis.auth(refresh_interval=None)
@@ -29,11 +30,15 @@ class Bearer:
     def get(self, case, context):
         wanted = case.operation.definition.raw
         if {"api_key": []} in wanted["security"]:
-            return key()
-        return session() if wanted["operationId"] == "logout" else SESSION
+            return f"Bearer {key()['token']}"
+        if {"client": []} in wanted["security"]:
+            made = key()
+            pair = f"{made['key_public']}:{made['token']}"
+            return f"Basic {base64.b64encode(pair.encode()).decode()}"
+        return f"Bearer {session() if wanted['operationId'] == 'logout' else SESSION}"
 
     def set(self, case, data, context):
-        case.headers["Authorization"] = f"Bearer {data}"
+        case.headers["Authorization"] = data
 
 
 @schemathesis.hook
