@@ -5,9 +5,9 @@ from urllib.parse import quote
 from flask import abort, current_app, g, request
 
 import tokens
-from models.api_key import ApiKey, Verified
 from models.audit_event import Origin
 from models.session import Session
+from models.verification import Verified, verify
 
 
 def interactive_session() -> None:
@@ -25,7 +25,7 @@ def interactive_session() -> None:
 def api_key(text: str) -> Verified | None:
     """The good API key with this token, or None, whatever is wrong with it."""
     token = tokens.parse(text, current_app.config["LATCHKEY_KEY_PREFIX"])
-    return ApiKey.verify(token, origin) if token else None
+    return verify(token, origin) if token else None
 
 
 def bearer() -> str:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh dev.sh run | test | check: makes .venv, installs what is needed, and does it.
+# sh dev.sh run | test | check | bench | prove: makes .venv, installs what is needed, and does it.
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -37,7 +37,16 @@ check)
     ruff check .
     mypy
     exec python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 ;;
+bench)
+    install requirements.txt requirements-dev.txt
+    command -v wrk >/dev/null || { echo "the bench needs wrk: apt-get install wrk" >&2; exit 1; }
+    shift
+    exec python bench/verify.py "$@" ;;
+prove)
+    install requirements.txt requirements-dev.txt
+    python -m bench.crash
+    exec python -m bench.revocation ;;
 *)
-    echo "usage: sh dev.sh run | test | check" >&2
+    echo "usage: sh dev.sh run | test | check | bench | prove" >&2
     exit 2 ;;
 esac

@@ -70,4 +70,7 @@ def refused(exc: Refused) -> Refusal:
 def crash(exc: Exception) -> Refusal:
     """The log gets the traceback, its parameters hidden; the client gets nothing of it."""
     current_app.logger.error("%s %r failed", request.method, redact(request.path), exc_info=exc)
+    cause = getattr(getattr(exc, "orig", None), "sqlite_errorname", "")
+    if cause.startswith("SQLITE_BUSY"):  # another writer had the lock all the time: try again
+        return answer(503, "service unavailable", Retry_After="1")
     return answer(500, "internal server error")

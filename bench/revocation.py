@@ -139,6 +139,8 @@ def measure(servers, app, way, rounds, verifications, clients=8):
     seen = [row for pipe in pipes for row in pipe.recv()]
     for process in processes:
         process.join()
+    for each in (*links, *pipes):
+        each.close()
     return summary(way, seen, sent, answered)
 
 
@@ -183,30 +185,41 @@ def main():
     told = arguments.parse_args()
     print(HEAD, flush=True)
     with TemporaryDirectory() as home:
-        sqlite = f"sqlite:///{home}/latchkey.db"
-        run("SQLite, 4 workers", home, [{"DATABASE_URL": sqlite, "WEB_CONCURRENCY": "4"}], told)
-        server = Postgres()
-        hosts = [{"DATABASE_URL": server.url, "WEB_CONCURRENCY": "2"}] * 2
-        run("PostgreSQL, 2 hosts of 2 workers", home, hosts, told)
-        standby = server.standby()
-        hosts = [{**host, "LATCHKEY_VERIFY_DATABASE_URL": standby.url} for host in hosts]
-        only = list(WAYS)[:1]
-        server.set("synchronous_commit", "remote_apply")
-        run("PostgreSQL, verifying on a standby, remote_apply", home, hosts, told, only)
-        server.set("synchronous_commit", "on")
-        run("the same without remote_apply, to show that this sees it", home, hosts, told, only)
+        url = f"sqlite:///{home}/latchkey.db"
+        with prepared(url) as app:
+            run("SQLite, 4 workers", app, [Server(url, log(home), WEB_CONCURRENCY="4")], told)
+        primary = Postgres()
+        with prepared(primary.url) as app:
+            hosts = [Server(primary.url, log(home)) for _ in range(2)]
+            run("PostgreSQL, 2 hosts of 2 workers", app, hosts, told)
+            standby = Postgres(primary)
+            primary.set("synchronous_standby_names", "*")
+            for commit, name in STANDBYS.items():
+                primary.set("synchronous_commit", commit)
+                where = {"LATCHKEY_VERIFY_DATABASE_URL": standby.url}
+                hosts = [Server(primary.url, log(home), **where) for _ in range(2)]
+                run(name, app, hosts, told, list(WAYS)[:1])
+            primary.set("synchronous_standby_names", "")
         standby.remove()
-        server.remove()
+        primary.remove()
 
 
-def run(name, home, hosts, told, ways=tuple(WAYS)):
+STANDBYS = {
+    "remote_apply": "PostgreSQL, verifying on a hot standby, `remote_apply`",
+    "on": "the same without `remote_apply`: this sees stale accepts where there are some",
+}
+
+
+def log(home):
+    return Path(home) / "gunicorn.log"
+
+
+def run(name, app, servers, told, ways=tuple(WAYS)):
     """The first way at full length, the others shorter: the commands start a process each."""
-    servers = [Server(log=Path(home) / "log", **host) for host in hosts]
-    with prepared(hosts[0]["DATABASE_URL"]) as app:
-        for way in ways:
-            share = 1 if way == ways[0] else 50 if way.startswith("flask") else 10
-            row = measure(servers, app, way, told.rounds // share, told.verifications // share)
-            print(line(name, row), flush=True)
+    for way in ways:
+        share = 1 if way == ways[0] else 50 if way.startswith("flask") else 10
+        row = measure(servers, app, way, told.rounds // share, told.verifications // share)
+        print(line(name, row), flush=True)
     for server in servers:
         server.stop()
 

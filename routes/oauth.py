@@ -5,10 +5,11 @@ from flask.typing import ResponseReturnValue
 
 import tokens
 from auth import api_key, origin
-from models.api_key import ApiKey, Verified
+from models.api_key import ApiKey
 from models.audit_event import AuditEvent
 from models.base import db
 from models.session import Session
+from models.verification import Verified
 from routes import documented, public_url
 from routes.verify import CHALLENGE, SCOPES
 from schemas import oauth as schemas
@@ -38,7 +39,7 @@ def introspect() -> ResponseReturnValue:
         return {"active": False}
     about = {"scope": SCOPES[key.mode], "client_id": key.key_public, "token_type": "Bearer"}
     whose = {"sub": key.user_id, "username": key.username, "jti": key.id}
-    times = {"iat": int(key.created_at.timestamp()), "exp": int(key.expires_at.timestamp())}
+    times = {"iat": key.created_at, "exp": key.expires_at}
     return {"active": True, **about, **whose, **times}
 
 

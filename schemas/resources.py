@@ -6,7 +6,7 @@ from typing import Any
 from flask import current_app, request
 from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.validate import Length, OneOf, Range, Regexp
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from schemas.fields import SHOWN, Count, Output, Text, Time, Whole
 
@@ -18,6 +18,11 @@ NOT_BLANK = Regexp(rf"^[^\x00]*[^{SPACE}][^\x00]*$", error="required")
 
 def load(schema: Schema) -> Any:
     """The request's JSON body through ``schema``. Raises ValidationError, or 413 or 415."""
+    if (
+        request.content_length is None
+        and len(request.get_data()) >= current_app.config["MAX_CONTENT_LENGTH"]
+    ):
+        raise RequestEntityTooLarge  # chunked: what is over the limit was cut off unseen
     try:
         body = request.get_json()
     except (BadRequest, RecursionError):

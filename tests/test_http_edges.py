@@ -107,7 +107,7 @@ def test_verify_answers_without_the_body(send, token, method, headers, body):
         ("%", "%"),
         ("a/b", "a/b"),
         ("//", "//"),
-        ("a" * 4000, "a" * 100),
+        ("a" * 8000, "a" * 100),
     ],
     ids=lambda text: ascii(text[:20]),
 )
@@ -139,6 +139,12 @@ def test_the_id_in_upper_case_revokes(send, alice):
     path, bearer = f"/api/me/api-keys/{key['id'].upper()}", GOOD.format(key["token"])
     assert send("DELETE", path, GOOD.format(alice.token))[0] == 200
     assert send("GET", "/verify", bearer) == (401, b"")
+
+
+def test_a_chunked_body_over_16_kib_gets_413_too(send, alice):
+    login = b'{"username": "alice", "password": "wrong"}'.ljust(16 * 1024) + b"more"
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(login), login)
+    assert send("POST", "/api/auth/login", JSON, CHUNKED, body=body)[0] == 413
 
 
 @pytest.mark.parametrize("size", [16 * 1024 + 1, 1 << 20])

@@ -74,7 +74,7 @@ class DevSh:
     def stop(self):
         """The status that Ctrl-C ends it with."""
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)  # a worker that is starting may miss the signal
         return self.process.returncode
 
 
