@@ -11,7 +11,7 @@ import cli
 import errors
 from config import settings
 from models.base import db
-from routes import Anything, api_keys, oauth, portal, sessions, verify
+from routes import Anything, api_keys, oauth, portal, secure_page, sessions, verify
 
 
 def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
@@ -33,6 +33,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     for command in (cli.users, cli.keys, cli.prune):
         app.cli.add_command(command)
     app.after_request(never_store)
+    app.after_request(secure_page)
     return app
 
 

@@ -39,11 +39,11 @@ def build(app: Flask) -> Made:
     for name, scheme in TEXTS["security"].items():
         spec.components.security_scheme(name, scheme)
     rules = sorted(app.url_map.iter_rules(), key=lambda rule: -len(rule.rule))
-    for rule in {rule.endpoint: rule for rule in rules}.values():  # /verify, not what is below it
-        if about := VIEWS.get(app.view_functions[rule.endpoint]):
-            method = min((rule.methods or {"GET"}) - {"HEAD", "OPTIONS"}).lower()
-            path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-            spec.path(path, operations={method: operation(app, rule, about)})
+    routed = {app.view_functions[rule.endpoint]: rule for rule in rules}  # /verify, not below it
+    for view, about in VIEWS.items():
+        method = min((routed[view].methods or {"GET"}) - {"HEAD", "OPTIONS"}).lower()
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", routed[view].rule)
+        spec.path(path, operations={method: operation(app, routed[view], about)})
     spec.components.schema("Answer", envelope({"type": ["object", "null"]}))
     days = spec.components.schemas["ApiKey"]["properties"]["expires_in_days"]
     days["default"] = app.config["LATCHKEY_DEFAULT_EXPIRY_DAYS"]

@@ -24,7 +24,7 @@ WRONG, ACTIVE = (schemas.OAuthErrorSchema, ""), (schemas.IntrospectionSchema, ""
     "Whether the key is good, and whose",
     body=schemas.TokenSchema,
     body_type=FORM,
-    plain={200: ACTIVE, 400: WRONG, 401: (schemas.OAuthErrorSchema, CHALLENGE)},
+    plain={200: ACTIVE, 400: WRONG, 401: (schemas.InvalidClientSchema, CHALLENGE)},
     refuses=(413,),
     security="client",
 )

@@ -22,6 +22,10 @@ class OAuthErrorSchema(Schema):
     error, error_description = Output(), fields.String()
 
 
+class InvalidClientSchema(Schema):
+    error = Output()
+
+
 class MetadataSchema(Schema):
     issuer, introspection_endpoint, revocation_endpoint = Output(), Output(), Output()
     response_types_supported = fields.List(Output(), **SHOWN)
