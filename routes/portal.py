@@ -17,7 +17,7 @@ bp = Blueprint("portal", __name__)
 @bp.app_template_filter()
 def code(text: str) -> Markup:
     """Text of docs.toml or a docstring, with its `code` as HTML."""
-    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", escape(text)))  # noqa: S704
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 @bp.app_template_filter()
