@@ -80,13 +80,15 @@ def responses(about: documented, guarded: bool) -> Made:
     found: Made = {}
     for code, (schema, names) in about.plain.items():
         add(found, code, schema, sample(schema().dump_fields) if schema else {}, names.split())
-    reasons: list[int | str] = [*about.refuses, 500]
+    reasons: list[Any] = [*about.refuses, 500]
     if not found:
         data = sample(about.data().dump_fields) if about.data else {}
         shown = {"code": about.status, "message": about.done.lower(), "data": data}
         add(found, about.status, envelope(about.data) if about.data else "Answer", shown)
-        reasons += [*(401, 403) * guarded, *(400,) * bool(about.body or about.query)]
-        reasons += [413, 415] * bool(about.body)
+        reasons += [*(401, 403) * guarded, *(413, 415) * bool(about.body)]
+        if asked := about.body or about.query:
+            name = next(iter(asked().load_fields))
+            reasons.append(ValidationError({name: ["required" if about.body else "invalid"]}))
     for reason in reasons:
         body, status, headers = refusal(reason)
         add(found, status, ErrorSchema if body["data"] else "Answer", body, headers)
@@ -105,12 +107,12 @@ def add(found: Made, status: int, schema: Any, body: Any, headers: Any = ()) -> 
         shown[f"answer-{len(shown) + 1}"] = {"value": body}
 
 
-def refusal(reason: int | str) -> errors.Refusal:
+def refusal(reason: int | str | ValidationError) -> errors.Refusal:
     """What the service really answers, made by errors.py itself."""
     if isinstance(reason, str):
         return errors.refused(Refused(reason, TEXTS["refused"].get(reason, "")))
-    if reason == 400:
-        return errors.invalid(ValidationError({"name": ["required"]}))
+    if isinstance(reason, ValidationError):
+        return errors.invalid(reason)
     return errors.http(default_exceptions[reason]())
 
 

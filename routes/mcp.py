@@ -18,6 +18,7 @@ from routes import mcp_tools
 
 bp = Blueprint("mcp", __name__)
 MODERN, HANDSHAKE = "2026-07-28", ["2025-11-25", "2025-06-18", "2025-03-26"]
+VERSIONS = [MODERN, *HANDSHAKE]
 LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 PUBLIC, META = "LATCHKEY_PUBLIC_URL", "io.modelcontextprotocol/"
 SERVER = {"name": "latchkey", "title": "Latchkey API documentation", "version": "1"}
@@ -50,9 +51,9 @@ def mcp() -> ResponseReturnValue:
             return "", 202
         known["id"] = message["id"]
         params = message.get("params", {})
+        handshake = era(message["method"], params)
         if not isinstance(params, dict):
             raise Failed(BAD_PARAMS, "params must be an object")
-        handshake = era(message["method"], params)
         result = answer(message["method"], params, handshake)
     except Failed as exc:
         return {**known, "error": exc.error}, 200 if handshake else exc.status
@@ -77,24 +78,28 @@ def read() -> dict[str, Any]:
     return message
 
 
-def era(method: str, params: dict[str, Any]) -> bool:
+def era(method: str, params: Any) -> bool:
     """Whether this request is of a handshake revision; else its headers fit its body."""
-    found, version = params.get("_meta"), request.headers.get("MCP-Protocol-Version")
-    meta = found if isinstance(found, dict) else {}
+    named, version = mapping(params), request.headers.get("MCP-Protocol-Version")
+    meta = mapping(named.get("_meta"))
     stated = meta.get(f"{META}protocolVersion")
     if stated is None and version in (None, *HANDSHAKE):
         return True
-    headers = {"MCP-Protocol-Version": stated or version, "Mcp-Method": method}
-    if method == "tools/call":
-        headers["Mcp-Name"] = params.get("name")
-    for name, wanted in headers.items():
-        if plain(request.headers.get(name, "")) != wanted:
-            raise Failed(BAD_HEADER, f"header {name} does not equal the body")
+    if stated not in (None, version):
+        raise Failed(BAD_HEADER, "header MCP-Protocol-Version does not equal the body")
     if version != MODERN:
-        raise Failed(BAD_VERSION, "unsupported version", supported=[MODERN], requested=version)
+        raise Failed(BAD_VERSION, "unsupported version", supported=VERSIONS, requested=version)
     if stated is None or not isinstance(meta.get(f"{META}clientCapabilities"), dict):
         raise Failed(BAD_PARAMS, "_meta needs protocolVersion and clientCapabilities")
+    calls = {"Mcp-Name": named.get("name")} if method == "tools/call" else {}
+    for name, wanted in ({"Mcp-Method": method} | calls).items():
+        if plain(request.headers.get(name, "")) != wanted:
+            raise Failed(BAD_HEADER, f"header {name} does not equal the body")
     return False
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def plain(value: str) -> str:
@@ -120,7 +125,7 @@ def answer(method: str, params: dict[str, Any], handshake: bool) -> dict[str, An
     if method == "tools/list":
         return {"tools": mcp_tools.LISTED} | ({} if handshake else modern | CACHE)
     if method == "server/discover" and not handshake:
-        return {"supportedVersions": [MODERN, *HANDSHAKE], **ABOUT, **modern, **CACHE}
+        return {"supportedVersions": VERSIONS, **ABOUT, **modern, **CACHE}
     raise Failed(NO_METHOD, "method not found", 404)
 
 
