@@ -56,7 +56,8 @@ def markdown(found: docs.Made) -> str:
 def page(template: str, **more: Any) -> str:
     base = public_url()
     known: docs.Made = {"api": docs.document(), "operations": operations(), "base": base}
-    known["mcp_json"] = pretty({f"{urlsplit(base).netloc} MCP server": {"url": f"{base}/mcp"}})
+    server = {"url": f"{base}/mcp", "type": "http"}  # without a type some take it for a command
+    known["mcp_json"] = pretty({f"{urlsplit(base).netloc} MCP server": server})
     return render_template(template, tags=docs.TEXTS["tags"].values(), **known, **more)
 
 

@@ -32,7 +32,7 @@ Response example (500) | "message": "internal server error", "data": {}
 Add the MCP server to your AI tool | MCP server URL | http://localhost/mcp
 Allow AI tools and LLMs to interact with the API documentation portal through MCP
 Standard setup for AI tools providing an mcp.json file
-{ "localhost MCP server": { "url": "http://localhost/mcp" } }
+{ "localhost MCP server": { "url": "http://localhost/mcp",
 """
 
 
@@ -162,7 +162,7 @@ def test_one_click_copies_and_without_javascript_it_reads_the_same(serve, browse
     page.wait_for_function("document.getElementById('said').textContent == 'Copied'")
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     host = server.url.removeprefix("http://")
-    assert copied == {f"{host} MCP server": {"url": f"{server.url}/mcp"}}
+    assert copied == {f"{host} MCP server": {"url": f"{server.url}/mcp", "type": "http"}}
     context.close()
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
