@@ -14,6 +14,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from servers import Server
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 SDK_1 = "mcp==1.30.0"
@@ -23,9 +24,11 @@ TOOLS = ["list_endpoints", "search_docs", "get_endpoint"]
 REVOKE = {"method": "DELETE", "path": "/api/me/api-keys/{id}"}
 
 
-@pytest.fixture
-def url(serve):
-    return f"{serve(WEB_CONCURRENCY='1').url}/mcp"
+@pytest.fixture(scope="module")
+def url(migrated_app, database_url, tmp_path_factory):
+    server = Server(database_url, tmp_path_factory.mktemp("mcp") / "log", WEB_CONCURRENCY="1")
+    yield f"{server.url}/mcp"
+    server.stop()
 
 
 @pytest.fixture(scope="session")

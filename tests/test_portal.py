@@ -4,7 +4,9 @@ import json
 import re
 
 import pytest
-from servers import program
+from servers import Server, program
+
+ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 REFERENCE = """
 DELETE /api/me/api-keys/{id} | Revoke an API key
@@ -131,19 +133,26 @@ def browser():
         yield play.chromium.launch(executable_path=where, args=["--no-sandbox"])
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.fixture(scope="module")
+def url(migrated_app, database_url, tmp_path_factory):
+    server = Server(database_url, tmp_path_factory.mktemp("portal") / "log", WEB_CONCURRENCY="1")
+    yield server.url
+    server.stop()
+
+
+@ONE_DATABASE
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
-def test_everybody_can_read_it(serve, browser, scheme, width):
+def test_everybody_can_read_it(url, browser, scheme, width):
     """No violation of axe's rules, nothing to scroll sideways, no complaint in the console."""
     from axe_playwright_python.sync_playwright import Axe
 
-    server, complaints = serve(WEB_CONCURRENCY="1"), []
+    complaints = []
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page = context.new_page()
     page.on("console", lambda message: complaints.append(message.text))
     for path in ("/docs", "/docs/revoke-key", "/docs/create-key", "/docs/verify"):
-        page.goto(server.url + path)
+        page.goto(url + path)
         page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
@@ -152,21 +161,20 @@ def test_everybody_can_read_it(serve, browser, scheme, width):
     context.close()
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_one_click_copies_and_without_javascript_it_reads_the_same(serve, browser):
-    server = serve(WEB_CONCURRENCY="1")
+@ONE_DATABASE
+def test_one_click_copies_and_without_javascript_it_reads_the_same(url, browser):
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
-    page.goto(f"{server.url}/docs")
+    page.goto(f"{url}/docs")
     page.click("button.copy[data-of=mcp-json]")
     page.wait_for_function("document.getElementById('said').textContent == 'Copied'")
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
-    host = server.url.removeprefix("http://")
-    assert copied == {f"{host} MCP server": {"url": f"{server.url}/mcp", "type": "http"}}
+    host = url.removeprefix("http://")
+    assert copied == {f"{host} MCP server": {"url": f"{url}/mcp", "type": "http"}}
     context.close()
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"{server.url}/docs/revoke-key")
+    page.goto(f"{url}/docs/revoke-key")
     assert page.locator(".copy:visible").count() == 0
     page.locator("summary", has_text="Add the MCP server").click()
     assert page.locator("#mcp-url").is_visible()
