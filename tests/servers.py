@@ -119,6 +119,15 @@ def prepared(database_url):
             engine.dispose()
 
 
+def wait_for(url):
+    for _ in range(200):
+        try:
+            return httpx.get(url, timeout=5)
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise AssertionError(f"{url} does not answer")
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
@@ -152,7 +161,7 @@ class Server:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(40)
 
 
 def flask(database_url, *words):

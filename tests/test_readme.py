@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from servers import ROOT, free_port, program
+from servers import ROOT, free_port, program, wait_for
 from test_size import SOURCES
 
 import tokens
@@ -52,7 +52,7 @@ class DevSh:
         shutil.copy(ROOT / "requirements.txt", here / ".venv")  # dev.sh: it is installed
         self.environ = {n: v for n, v in os.environ.items() if "LATCHKEY" not in n and n != "PORT"}
         self.environ |= {"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": "4"}
-        self.environ |= {"LATCHKEY_BIND": f"127.0.0.1:{self.port}"}
+        self.environ |= {"LATCHKEY_BIND": f"127.0.0.1:{self.port}", "WEB_CONCURRENCY": "1"}
 
     def run(self, **environ):
         """What it prints until it serves."""
@@ -68,6 +68,7 @@ class DevSh:
         for line in self.process.stdout:
             told.append(line)
             if "Listening at" in line:
+                wait_for(f"http://127.0.0.1:{self.port}/healthz")
                 break
         return "".join(told)
 
