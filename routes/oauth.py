@@ -10,15 +10,27 @@ from models.audit_event import AuditEvent
 from models.base import db
 from models.session import Session
 from models.verification import Verified
-from routes import public_url
-from routes.verify import SCOPES
+from routes import documented, public_url
+from routes.verify import CHALLENGE, SCOPES
+from schemas import oauth as schemas
 
 bp = Blueprint("oauth", __name__)
+FORM = "application/x-www-form-urlencoded"
+WRONG, ACTIVE = (schemas.OAuthErrorSchema, ""), (schemas.IntrospectionSchema, "")
 
 
 @bp.post("/oauth/introspect")
+@documented(
+    "Whether the key is good, and whose",
+    body=schemas.TokenSchema,
+    body_type=FORM,
+    plain={200: ACTIVE, 400: WRONG, 401: (schemas.InvalidClientSchema, CHALLENGE)},
+    refuses=(413,),
+    security="client",
+)
 def introspect() -> ResponseReturnValue:
-    """Whether an API key is good now, and whose (RFC 7662). Cache no answer."""
+    """Introspect an API key. Whether it is good now, and whose (RFC 7662); cache no answer. The
+    client is a key too: HTTP Basic, or `client_id` and `client_secret` in the form."""
     if client() is None:
         challenge = {"WWW-Authenticate": 'Basic realm="latchkey"'}
         return {"error": "invalid_client"}, 401, challenge
@@ -32,8 +44,16 @@ def introspect() -> ResponseReturnValue:
 
 
 @bp.post("/oauth/revoke")
+@documented(
+    "The token opens nothing any more",
+    body=schemas.TokenSchema,
+    body_type=FORM,
+    plain={200: (None, ""), 400: WRONG},
+    refuses=(413,),
+)
 def revoke() -> ResponseReturnValue:
-    """Kill the key or the session of this token (RFC 7009); holding it is all the right needed."""
+    """Revoke a token. Kills the key or the session of this token (RFC 7009): for whoever finds one,
+    holding it is all the right needed. An unknown token answers the same."""
     text, prefix = form("token", needed=True), current_app.config["LATCHKEY_KEY_PREFIX"]
     if key := tokens.parse(text, prefix):
         which = (ApiKey.key_public == key.public, ApiKey.digest == key.digest)
@@ -46,8 +66,9 @@ def revoke() -> ResponseReturnValue:
 
 
 @bp.get("/.well-known/oauth-authorization-server")
+@documented("Where what is", plain={200: (schemas.MetadataSchema, "")})
 def metadata() -> ResponseReturnValue:
-    """Where the two endpoints are (RFC 8414); Latchkey issues no token by OAuth."""
+    """Show OAuth metadata. Where the two endpoints are (RFC 8414); no token is issued by OAuth."""
     known = ["client_secret_basic", "client_secret_post"]
     return {
         "issuer": public_url(),
