@@ -59,6 +59,7 @@ class Input(Schema):
 class LoginSchema(Input):
     username = Text(required=True, validate=[Length(max=100, error="too_long"), NOT_BLANK])
     password = Text(required=True, validate=bcrypt_sized)
+    cookie = fields.Boolean(load_default=False, error_messages=CODES)
 
 
 class NewUserSchema(Input):
