@@ -54,14 +54,10 @@ def engines(url: str, verify: str) -> dict[str, Any]:
     patient = {"timeout": 5} if sqlite else {"connect_timeout": 2, "tcp_user_timeout": 2000}
     quick = "-c lock_timeout=100 -c synchronous_commit=local"  # a note waits for no other host
     hurried = {"timeout": 0.1} if sqlite else {**patient, "options": quick}
+    read = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None}  # nothing to roll back
     ways = {
         None: {**common, "pool_pre_ping": True, "connect_args": patient},
         "notes": {**common, "pool_pre_ping": True, "connect_args": hurried},
-        "verify": {
-            **common,
-            "url": verify,
-            "connect_args": hurried,
-            "isolation_level": "AUTOCOMMIT",
-        },
+        "verify": {**common, **read, "url": verify, "connect_args": hurried},
     }
     return {"SQLALCHEMY_BINDS": ways}

@@ -48,7 +48,7 @@ class Target:
         expected = requests if self.name.endswith(("revoked", "garbage")) else 0
         if failed or abs(refused - expected) > connections:
             raise SystemExit(f"{self.name}: {refused} refused, {failed} failed of {requests}")
-        cpu = (self.server.cpu() - before) / requests * 1e6
+        cpu = (self.server.cpu() - before) / max(requests, 1) * 1e6
         self.rounds.append((cpu, requests / seconds, p50 / 1000, p99 / 1000))
 
 
