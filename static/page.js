@@ -189,8 +189,7 @@ function on(form, action, what = () => "", advice = undefined) {
     show(form, "");
     form.reset();
     refresh(); // whatever was seen or done in the dialog
-    focusRow(chosen);
-    chosen = null;
+    if (form.parentElement === revoke) focusRow(chosen);
   };
 }
 
@@ -216,7 +215,7 @@ on($("form", revoke), async () => {
   $("#account h1").focus();
   $("#done").textContent = `Revoked: ${told}. No request gets in any more.`;
 }, () => `${names()} got revoked`, "Revoke again, which does no harm, or close this and look.");
-for (const it of all(".cancel")) it.onclick = () => it.closest("dialog").close();
+for (const it of all(".cancel")) it.onclick = () => fill(it.closest("dialog"), {}).close();
 for (const button of all(".copy button")) button.onclick = async () => {
   const code = button.previousElementSibling;
   getSelection().selectAllChildren(code); // to copy by hand where a script may not
