@@ -74,7 +74,6 @@ function fill(node, texts) {
   return node;
 }
 const copyOf = (id, texts) => fill($(id).content.cloneNode(true).firstElementChild, texts);
-
 const counted = new Intl.RelativeTimeFormat("en");
 const secondsTo = (time) => (Date.parse(time) - Date.now() - skew) / 1000;
 const date = (at, more) => new Date(at).toLocaleString("en-GB", { dateStyle: "medium", ...more });
@@ -190,8 +189,7 @@ function on(form, action, what = () => "", advice = undefined) {
     show(form, "");
     form.reset();
     refresh(); // whatever was seen or done in the dialog
-    focusRow(chosen);
-    chosen = null;
+    if (form.parentElement === revoke) focusRow(chosen);
   };
 }
 
@@ -217,7 +215,7 @@ on($("form", revoke), async () => {
   $("#account h1").focus();
   $("#done").textContent = `Revoked: ${told}. No request gets in any more.`;
 }, () => `${names()} got revoked`, "Revoke again, which does no harm, or close this and look.");
-for (const it of all(".cancel")) it.onclick = () => it.closest("dialog").close();
+for (const it of all(".cancel")) it.onclick = () => fill(it.closest("dialog"), {}).close();
 for (const button of all(".copy button")) button.onclick = async () => {
   const code = button.previousElementSibling;
   getSelection().selectAllChildren(code); // to copy by hand where a script may not
@@ -225,7 +223,8 @@ for (const button of all(".copy button")) button.onclick = async () => {
   const told = await done.then(() => "Copied.", () => "Selected: copy it with Ctrl+C or ⌘C.");
   $("[role=status]", token).textContent = told;
 };
-token.onclose = window.onpagehide = () => fill(token, {}).close();
+window.onpagehide = () => fill(token, {}).close(); // not even for the way back
+token.onclose = () => fill(token, {}) && $("#account h1").focus();
 token.oncancel = (event) => event.preventDefault(); // Escape by mistake would lose the key
 for (const id of ["#new-key", "#empty button"]) $(id).onclick = () => create.showModal();
 $("#revoke-all").onclick = () => ask(null);
