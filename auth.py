@@ -15,7 +15,12 @@ def interactive_session() -> None:
 
     Refuses with 403 a key that is good elsewhere, with 401 anything else (RFC 6750).
     """
-    token = tokens.parse(bearer(), current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
+    cookie = request.cookies.get("latchkey", "")
+    if cookie and "Authorization" in request.headers:
+        abort(401)  # two credentials are refused, not resolved
+    if cookie and request.method not in ("GET", "HEAD"):
+        same_origin()
+    token = tokens.parse(cookie or bearer(), current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
     session = Session.find(token) if token else None
     if session is None:
         abort(403 if api_key(bearer()) else 401)
@@ -32,6 +37,19 @@ def bearer() -> str:
     """What follows ``Authorization: Bearer`` (RFC 6750, 2.1), in any case, else nothing."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     return credentials.strip(" ") if scheme.lower() == "bearer" else ""
+
+
+def same_origin() -> bool:
+    """True, or 403 for what a page of another origin made the browser send (CSRF)."""
+    own = request.headers.get("Origin") == request.host_url[:-1]  # for browsers without the other
+    return request.headers.get("Sec-Fetch-Site", own) in (True, "same-origin") or abort(403)
+
+
+def set_cookie(token: str = "") -> dict[str, str]:
+    """The header that gives a browser its session or, without a token, takes it away."""
+    local = f"{request.host}:".startswith(("localhost:", "127.0.0.1:", "[::1]:"))
+    flags = "HttpOnly; SameSite=Strict" + ("" if local and not request.is_secure else "; Secure")
+    return {"Set-Cookie": f"latchkey={token}; Path=/api; {flags}{'' if token else '; Max-Age=0'}"}
 
 
 def origin() -> Origin:

@@ -2,7 +2,7 @@
 
 from flask import Blueprint, g
 
-from auth import interactive_session, origin
+from auth import interactive_session, origin, same_origin, set_cookie
 from models.base import db
 from models.session import Session
 from models.user import User
@@ -20,14 +20,17 @@ bp.before_request(interactive_session)
     "Login successful",
     schemas.SessionSchema,
     body=schemas.LoginSchema,
-    refuses=("bad_credentials", "throttled"),
+    refuses=("bad_credentials", 403, "throttled"),
 )
 def login() -> Answer:
-    """Sign in. Exchanges user name and password for a session token."""
-    user = User.log_in(**schemas.load(schemas.LoginSchema()), origin=origin())
-    session, token = Session.start(user)
+    """Sign in. Exchanges user name and password for a session token or, with `cookie`, for a cookie
+    that no script can read; only our own page may ask for that."""
+    wanted = schemas.load(schemas.LoginSchema())
+    browser = wanted.pop("cookie") and same_origin()
+    session, token = Session.start(User.log_in(**wanted, origin=origin()))
     db.session.commit()
-    return answer("login successful", {**schemas.SessionSchema().dump(session), "token": token})
+    shown, kept = ({}, set_cookie(token)) if browser else ({"token": token}, {})
+    return *answer("login successful", schemas.SessionSchema().dump(session) | shown), kept
 
 
 @bp.post("/auth/logout")
@@ -36,7 +39,7 @@ def logout() -> Answer:
     """Sign out. Ends this session, at once."""
     Session.end(Session.digest == g.session.digest)
     db.session.commit()
-    return answer("logout successful")
+    return *answer("logout successful"), set_cookie()
 
 
 @bp.get("/me")

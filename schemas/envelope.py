@@ -5,7 +5,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 type_names = ["validation_error", "external_api_error"]
-Answer = tuple[dict[str, Any], int]
+Answer = tuple[dict[str, Any], int] | tuple[dict[str, Any], int, dict[str, str]]
 
 
 class ErrorItemSchema(Schema):
@@ -28,6 +28,6 @@ class ErrorSchema(Schema):
     data = fields.Nested(ErrorDataSchema)
 
 
-def answer(message: str, data: dict[str, Any] | None = None, code: int = 200) -> Answer:
+def answer(message: str, data: dict[str, Any] | None = None, code: int = 200) -> tuple[Any, int]:
     """A success in the envelope; ``data`` is an empty object where there is nothing to say."""
     return {"code": code, "message": message, "data": data or {}}, code

@@ -8,7 +8,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.validate import Length, OneOf, Range, Regexp
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from schemas.fields import SHOWN, Count, Output, Text, Time, Whole
+from schemas.fields import SHOWN, Count, Flag, Output, Text, Time, Whole
 
 EVENTS = ["created", "revoked", "auth_failed", "login_failed"]
 EVENTS += ["user_added", "user_suspended", "user_restored", "password_changed"]
@@ -57,6 +57,7 @@ class Input(Schema):
 class LoginSchema(Input):
     username = Text(required=True, validate=[Length(max=100, error="too_long"), NOT_BLANK])
     password = Password()
+    cookie = Flag(load_default=False)
 
 
 class NewUserSchema(Input):
@@ -73,7 +74,7 @@ class UserSchema(Schema):
 
 
 class SessionSchema(Schema):
-    token = Output()
+    token = fields.String(dump_only=True)
     expires_at = Time()
     user = fields.Nested(UserSchema, **SHOWN)
 

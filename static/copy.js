@@ -1,6 +1,6 @@
 // Copy buttons: hidden where there is no JavaScript, or no clipboard (http:// but for localhost).
 const said = document.getElementById("said");
-for (const button of document.querySelectorAll(".copy")) {
+for (const button of document.querySelectorAll(".copier")) {
   if (!navigator.clipboard) break;
   const label = button.firstChild, was = label.data;
   button.hidden = false;

@@ -172,7 +172,7 @@ def test_every_endpoint_is_named(app):
     table = TEXT.split("## Endpoints")[1].split("\n## ")[0]
     for rule in app.url_map.iter_rules():
         if rule.endpoint != "static":
-            path = rule.rule.replace("<anything:key_id>", "{id}").replace(
+            path = rule.rule.replace("<anything:id>", "{id}").replace(
                 "<anything:path>", "<anything>"
             )
             methods = (rule.methods or {"any method"}) - {"HEAD", "OPTIONS"}

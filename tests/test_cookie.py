@@ -1,0 +1,153 @@
+"""The browser's session: a cookie that scripts can't read and other sites can't use."""
+
+import re
+
+import pytest
+from conftest import PASSWORD
+
+from app import create_app
+from models.base import db
+
+WHO = {"username": "alice", "password": PASSWORD, "cookie": True}
+OURS = {"Sec-Fetch-Site": "same-origin"}
+FORBIDDEN = {"code": 403, "message": "insufficient permissions", "data": {}}
+FOREIGN = {
+    "cross-site": {"Sec-Fetch-Site": "cross-site"},
+    "same-site": {"Sec-Fetch-Site": "same-site", "Origin": "http://other.localhost"},
+    "typed": {"Sec-Fetch-Site": "none"},
+    "empty": {"Sec-Fetch-Site": "", "Origin": "http://localhost"},
+    "it lies about the origin": {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
+    "nothing said": {},
+    "another origin": {"Origin": "http://evil.example"},
+    "another port": {"Origin": "http://localhost:81"},
+    "another scheme": {"Origin": "https://localhost"},
+    "our name in front": {"Origin": "http://localhost.evil.example"},
+    "no origin": {"Origin": "null"},
+}
+foreign = pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
+ours = pytest.mark.parametrize("headers", [OURS, {"Origin": "http://localhost"}], ids=["", "old"])
+
+
+@pytest.fixture
+def http(app):
+    return app.test_client(use_cookies=False)
+
+
+def sign_in(http, url="http://localhost", **headers):
+    return http.post("/api/auth/login", base_url=url, json=WHO, headers={**OURS, **headers})
+
+
+@pytest.fixture
+def cookie(http):
+    return {"Cookie": sign_in(http).headers["Set-Cookie"].partition(";")[0]}
+
+
+@ours
+def test_it_works(http, sql, headers):
+    answer = http.post("/api/auth/login", json=WHO, headers=headers)
+    assert answer.status_code == 200
+    assert answer.json["data"].keys() == {"expires_at", "user"}  # the script never sees the token
+    cookie, *flags = answer.headers["Set-Cookie"].split("; ")
+    assert re.fullmatch(r"latchkey=lks_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}", cookie)
+    assert set(flags) == {"Path=/api", "HttpOnly", "SameSite=Strict"}
+    mine = {"Cookie": cookie}
+    assert http.get("/api/me", headers=mine).json["data"]["username"] == "alice"
+    wanted = {"name": "script", "mode": "read", "password": PASSWORD}
+    made = http.post("/api/me/api-keys", json=wanted, headers={**mine, **headers})
+    assert made.status_code == 201
+    path = f"/api/me/api-keys/{made.json['data']['id']}"
+    assert http.delete(path, headers={**mine, **headers}).json["data"] == {}
+    gone = http.post("/api/auth/logout", headers={**mine, **headers})
+    assert gone.status_code == 200 and gone.headers["Set-Cookie"].startswith("latchkey=; ")
+    assert gone.headers["Set-Cookie"].endswith("; Max-Age=0")
+    assert http.get("/api/me", headers=mine).status_code == 401
+    assert sql("SELECT count(*) FROM sessions") == [(0,)]
+
+
+def test_a_script_that_asks_for_no_cookie_gets_none(http):
+    for wanted in ({}, {"cookie": False}):
+        answer = http.post("/api/auth/login", json={**WHO, "cookie": False, **wanted})
+        assert answer.json["data"]["token"].startswith("lks_")
+        assert "Set-Cookie" not in answer.headers
+
+
+@foreign
+@pytest.mark.parametrize("method, path", [("POST", ""), ("DELETE", ""), ("DELETE", "/some-id")])
+def test_another_site_changes_nothing(http, sql, cookie, headers, method, path):
+    http.open("/api/me/api-keys", method="POST", headers={**cookie, **OURS}, json={
+        "name": "script", "mode": "read", "password": PASSWORD,
+    })  # fmt: skip
+    call = {"method": method, "headers": {**cookie, **headers}, "json": {}}
+    answer = http.open(f"/api/me/api-keys{path}", **call)
+    assert (answer.status_code, answer.json) == (403, FORBIDDEN)
+    assert sql("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == [(1,)]
+
+
+@foreign
+def test_another_site_signs_nobody_in_or_out(http, sql, cookie, headers):
+    for path in ("/api/auth/login", "/api/auth/logout"):
+        answer = http.post(path, json=WHO, headers={**cookie, **headers})
+        assert (answer.status_code, answer.json) == (403, FORBIDDEN)
+        assert "Set-Cookie" not in answer.headers
+    assert sql("SELECT count(*) FROM sessions") == [(1,)]
+
+
+def test_two_credentials_are_refused_and_not_resolved(http, alice, cookie):
+    for theirs in (f"Bearer {alice.token}", f"Bearer {alice.key()['token']}", "Basic YTpi", ""):
+        headers = {**cookie, **OURS, "Authorization": theirs}
+        answer = http.get("/api/me", headers=headers)
+        assert answer.status_code == 401 and answer.json["message"] == "invalid token"
+        assert http.delete("/api/me/api-keys", headers=headers).status_code == 401
+    assert alice.call("GET", "/api/me/api-keys").json["data"]["api_keys"][0]["status"] == "active"
+
+
+def test_a_cookie_opens_nothing_but_the_api_and_only_with_a_session(http, alice, cookie):
+    assert http.get("/verify", headers=cookie).status_code == 401
+    for value in (
+        alice.key()["token"],
+        "lks_",
+        "nonsense",
+        '"',
+        "\N{SNOWMAN}".encode().decode("latin1"),
+    ):
+        answer = http.get("/api/me", headers={"Cookie": f"latchkey={value}"})
+        assert answer.status_code == 401, value
+
+
+@pytest.mark.parametrize("host, secure", [
+    ("http://localhost", False), ("http://localhost:8000", False), ("http://127.0.0.1:8000", False),
+    ("http://[::1]:8000", False), ("https://localhost", True), ("http://keys.example", True),
+    ("http://localhost.evil.example", True), ("http://[2001:db8::1]:80", True),
+    ("https://keys.example:8443", True),
+])  # fmt: skip
+def test_the_cookie_travels_in_the_clear_only_on_this_machine(http, host, secure):
+    assert ("; Secure" in sign_in(http, host).headers["Set-Cookie"]) is secure
+
+
+def test_behind_a_proxy_the_browser_s_own_address_counts(app, database_url):
+    behind = {"LATCHKEY_TRUSTED_PROXIES": "1", "LATCHKEY_BCRYPT_ROUNDS": "4"}
+    behind = create_app({"DATABASE_URL": database_url, **behind})
+    proxied = {"X-Forwarded-Proto": "https", "Host": "keys.example"}
+    for origin, status in [("https://keys.example", 200), ("http://keys.example", 403)]:
+        headers = {**proxied, "Origin": origin}
+        answer = behind.test_client().post("/api/auth/login", json=WHO, headers=headers)
+        assert answer.status_code == status
+        assert ("; Secure" in answer.headers.get("Set-Cookie", "")) is (status == 200)
+    with behind.app_context():
+        for engine in db.engines.values():
+            engine.dispose()
+
+
+def test_pages_and_files_carry_the_policy_and_answers_are_never_stored(http):
+    for path in ("/", "/static/style.css", "/static/page.js", "/static/icon.svg"):
+        with http.get(path) as answer:
+            headers = answer.headers
+        assert headers["Content-Security-Policy"] == (
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+            "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+        )
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Cache-Control"] == ("no-store" if path == "/" else "no-cache")
+        assert ("ETag" in headers) is (path != "/")
+    assert "Content-Security-Policy" not in http.get("/healthz").headers

@@ -1,0 +1,491 @@
+"""The account page, driven in a real Chromium against a real gunicorn."""
+
+import os
+import re
+import shutil
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import PASSWORD, Server
+from playwright.sync_api import expect, sync_playwright
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+NOWHERE = "**/api/**"
+LEFT = """() => JSON.stringify([
+    document.documentElement.outerHTML, location.href, document.cookie,
+    {...localStorage}, {...sessionStorage}, [...document.all].map(element => element.value),
+])"""
+
+
+@pytest.fixture(scope="module")
+def server(migrated_app, database_url, tmp_path_factory):
+    server = Server(database_url, tmp_path_factory.mktemp("page") / "gunicorn.log")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = shutil.which("chromium")
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail("chromium is missing: apt-get install chromium")
+    if program is None:
+        pytest.skip("chromium is missing: apt-get install chromium")
+    sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=sandbox)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(app, server, browser):
+    """Open a tab of its own session; whatever breaks the policy or the script fails the test."""
+    broken, contexts = [], []
+
+    def open_tab(path="/", **options):
+        context = browser.new_context(base_url=server.url, **options)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(5000)
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.on("console", lambda said: "Policy" in said.text and broken.append(said.text))
+        page.goto(path)
+        return page
+
+    yield open_tab
+    for context in contexts:
+        context.close()
+    assert broken == []
+
+
+def sign_in(page, name="alice", password=PASSWORD):
+    page.get_by_label("User name").fill(name)
+    page.get_by_label("Password", exact=True).fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+@pytest.fixture
+def page(tab):
+    page = tab()
+    sign_in(page)
+    expect(page.locator("#who")).to_have_text("alice")
+    expect(page.locator(".pages span")).not_to_be_empty()
+    return page
+
+
+def fill_in(page, name="backup", days=None, access="Read", password=PASSWORD):
+    page.locator("#new-key:visible, #empty button:visible").click()
+    page.get_by_label("Name", exact=True).fill(name)
+    page.locator("#create").get_by_text(access, exact=True).click()
+    if days is not None:
+        page.get_by_text("Other", exact=True).click()
+        page.get_by_label("Days until it expires").fill(days)
+    page.get_by_label("Your password").fill(password)
+    page.locator("#create .primary").click()
+
+
+def shown_token(page):
+    secret = page.locator("#token [data-slot=secret]")
+    expect(secret).to_have_text(re.compile("^lk_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}$"))
+    return secret.inner_text()
+
+
+def create(page, name="backup", **wanted):
+    fill_in(page, name, **wanted)
+    token = shown_token(page)
+    page.get_by_role("button", name="I have stored it").click()
+    expect(row(page, name)).to_be_visible()
+    return token
+
+
+def row(page, name):
+    return page.locator("#active tr[data-id]").filter(has_text=name)
+
+
+def revoke(page, name):
+    page.get_by_role("button", name=f"Revoke {name}").click()
+    page.locator("#revoke .solid").click()
+
+
+def verify(server, token):
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.get(f"{server.url}/verify", headers=headers).status_code
+
+
+def test_a_key_from_its_creation_to_its_end(page, server):
+    expect(page.locator("#empty")).to_contain_text("A key lets one script, job or device in as you")
+    fill_in(page, "nightly backup", access="Read and write")
+    token, (secret, curl) = shown_token(page), page.locator("#token code[data-slot]").all()
+    expect(page.locator("#token")).to_contain_text("It will not be shown again.")
+    secret.click()  # once
+    assert page.evaluate("getSelection().toString()") == token
+    page.get_by_role("button", name="Copy key").click()
+    expect(page.locator("#token [role=status]")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == token
+    line = f"curl -i -H 'Authorization: Bearer {token}' {server.url}/verify"
+    expect(curl).to_have_text(line)
+    page.get_by_role("button", name="Copy line").click()
+    assert page.evaluate("navigator.clipboard.readText()") == line
+    page.get_by_role("button", name="I have stored it").click()
+    assert verify(server, token) == 200
+
+    expect(row(page, "nightly backup")).to_contain_text(f"{token[:15]}…")
+    for text in ("Read and write", "Never", "active"):
+        expect(row(page, "nightly backup")).to_contain_text(text)
+    page.get_by_role("button", name="Revoke nightly backup").click()
+    for text in ("nightly backup", "Last used just now from 127.0.0.1", "There is no way back"):
+        expect(page.locator("#revoke")).to_contain_text(text)
+    assert verify(server, token) == 200
+    page.locator("#revoke .solid").click()
+    expect(row(page, "nightly backup")).to_contain_text("revoked just now")
+    assert verify(server, token) == 401
+    expect(page.locator("#done")).to_contain_text("“nightly backup”")
+
+    page.reload()
+    expect(page.locator("#empty")).to_be_visible()
+    page.get_by_text("Revoked and expired (1)").click()
+    expect(page.locator("#ended")).to_contain_text("revoked just now")
+    expect(page.locator("#ended button")).to_have_count(0)
+    for text in ("used after it was revoked · GET /verify", "Key revoked", "Key created"):
+        expect(page.locator("#audit")).to_contain_text(text)
+
+
+def test_the_token_is_nowhere_once_the_dialog_is_closed(page):
+    sent = []
+    page.on("request", lambda request: sent.append(request.url + (request.post_data or "")))
+    token = create(page)
+    left = page.evaluate(LEFT)
+    secret = token.rpartition("_")[2]
+    assert secret not in left and PASSWORD not in left and "lks_" not in left
+    assert not any(secret in request for request in sent)
+
+
+def test_escape_does_not_lose_the_token_and_leaving_does_not_keep_it(page):
+    fill_in(page)
+    token = shown_token(page)
+    page.keyboard.press("Escape")
+    expect(page.locator("#token [data-slot=secret]")).to_have_text(token)
+    page.goto("/static/icon.svg")
+    page.go_back()
+    expect(row(page, "backup")).to_be_visible()
+    assert token not in page.content()
+
+
+def test_every_key_is_revoked_on_the_night_of_the_leak(page, server):
+    tokens = [create(page, name) for name in ("one", "two", "three")]
+    page.get_by_role("button", name="Revoke all").click()
+    for name in ("one", "two", "three"):
+        expect(page.locator("#revoke li").filter(has_text=name)).to_contain_text("Never used")
+    page.locator("#revoke .cancel").click()
+    assert [verify(server, token) for token in tokens] == [200] * 3
+    page.get_by_role("button", name="Revoke all").click()
+    page.locator("#revoke .solid").click()
+    expect(page.locator("#active").get_by_text("revoked just now")).to_have_count(3)
+    assert [verify(server, token) for token in tokens] == [401] * 3
+    expect(page.get_by_role("button", name="Revoke all")).to_be_hidden()
+    expect(page.locator("#count")).to_have_text("0 of 5 active keys")
+
+
+def test_a_hasty_second_thought_revokes_no_more_than_it_names(page, server):
+    tokens = [create(page, name) for name in ("kept", "killed")]
+    page.evaluate("""() => {  // all before the browser tells that the dialog was closed
+        const button = document.querySelector("[aria-label='Revoke killed']");
+        button.click(), document.querySelector("#revoke .cancel").click(), button.click();
+    }""")
+    page.locator("#revoke .solid").click()
+    expect(row(page, "killed")).to_contain_text("revoked just now")
+    assert [verify(server, token) for token in tokens] == [200, 401]
+
+
+def test_a_wrong_password_is_said_and_lets_nobody_in(tab):
+    page = tab()
+    sign_in(page, password="wrong")
+    expect(page.locator("#sign-in [role=alert]")).to_have_text("User name or password is wrong.")
+    sign_in(page, name="", password="")
+    expect(page.locator("#sign-in-username-error")).to_have_text("Please fill this in.")
+    expect(page.get_by_label("User name")).to_be_focused()
+    for _ in range(10):
+        sign_in(page, password="wrong")
+        expect(page.locator("form[aria-busy]")).to_have_count(0)
+    expect(page.locator("#sign-in [role=alert]")).to_contain_text("Try again in 15 min.")
+    assert "latchkey" not in str(page.context.cookies())
+
+
+def test_what_is_wrong_with_a_new_key_is_said_beside_its_field(page):
+    fill_in(page, name=" ", days="366", password="")
+    expect(page.locator("#create-name-error")).to_have_text("Please fill this in.")
+    expect(page.locator("#days-error")).to_have_text("Choose 1 to 365 days.")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
+    page.get_by_label("Name", exact=True).fill("x" * 101)
+    page.get_by_label("Days until it expires").fill("")
+    page.get_by_label("Your password").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#create-name-error")).to_have_text("This is too long.")
+    expect(page.locator("#days-error")).to_have_text("Please fill this in.")
+    page.get_by_label("Name", exact=True).fill("good")
+    page.get_by_label("Days until it expires").fill("3")
+    page.keyboard.press("Enter")
+    expect(page.locator("#create-password-error")).to_have_text("This is not your password.")
+    expect(page.locator("#create .error:not(:empty)")).to_have_count(1)
+    page.get_by_label("Your password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="I have stored it").click()
+    expect(row(page, "good").locator(".soon")).to_have_text("in 3 days")
+
+
+def test_the_limit_is_said_before_one_runs_into_it(page, tab):
+    other = tab()
+    sign_in(other)
+    for number in range(5):
+        expect(page.locator("#count")).to_have_text(f"{number} of 5 active keys")
+        create(page, f"number {number}")
+    expect(page.locator("#full")).to_contain_text("revoke one to make room for another")
+    expect(page.locator("#new-key")).to_be_disabled()
+    fill_in(other, "one too many")
+    expect(other.locator("#create [role=alert]")).to_have_text(
+        "All 5 active keys are in use. Revoke one to make room."
+    )
+    revoke(page, "number 3")
+    expect(page.locator("#new-key")).to_be_enabled()
+
+
+def test_a_lost_session_says_what_was_not_done(page, server, sql):
+    token = create(page)
+    page.get_by_role("button", name="Revoke backup").click()
+    expect(page.locator("#revoke")).to_contain_text("Never used")
+    page.wait_for_load_state("networkidle")
+    sql("DELETE FROM sessions")
+    page.locator("#revoke .solid").click()
+    expect(page.locator("#why")).to_have_text(
+        "Your session ended before “backup” got revoked. Please sign in again."
+    )
+    assert verify(server, token) == 200
+    expect(page.get_by_label("User name")).to_have_value("alice")
+    expect(page.get_by_label("Password", exact=True)).to_be_focused()
+    sign_in(page)
+    revoke(page, "backup")
+    expect(row(page, "backup")).to_contain_text("revoked just now")
+    assert verify(server, token) == 401
+    sql("DELETE FROM sessions")
+    page.reload()
+    expect(page.locator("#why")).to_have_text("Your session ended. Please sign in again.")
+
+
+def test_signing_out_ends_the_session_everywhere(page, tab, server, sql):
+    cookie = page.context.cookies(f"{server.url}/api")[0]
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and cookie["path"] == "/api"
+    create(page, "secret name")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator("#why")).to_have_text("You are signed out.")
+    assert "secret name" not in page.content()
+    assert page.context.cookies(f"{server.url}/api") == []
+    assert sql("SELECT count(*) FROM sessions") == [(0,)]
+    page.reload()
+    expect(page.get_by_label("User name")).to_be_focused()
+    expect(page.locator("#why")).to_be_empty()
+
+
+@pytest.mark.parametrize("status, said", [(0, "No answer came"), (500, "The server failed (500).")])
+def test_what_is_not_known_is_not_claimed(page, server, status, said):
+    def fail(route):
+        fulfil = {"status": status, "json": {"code": 500, "message": "", "data": {}}}
+        _ = route.fulfill(**fulfil) if status else route.abort()
+
+    token = create(page)
+    page.wait_for_load_state("networkidle")
+    page.context.route(NOWHERE, fail)
+    fill_in(page, "another")
+    expect(page.locator("#create [role=alert]")).to_contain_text(said)
+    expect(page.locator("#create [role=alert]")).to_contain_text(
+        "It is not known whether the key was created. Look at the list"
+    )
+    page.locator("#create .cancel").click()
+    expect(page.locator("#notice")).to_contain_text(f"{said}")
+    expect(page.locator("#notice")).to_contain_text("Nothing was changed.")
+    revoke(page, "backup")
+    expect(page.locator("#revoke [role=alert]")).to_contain_text("whether “backup” got revoked.")
+    page.context.unroute(NOWHERE)
+    page.locator("#revoke .solid").click()  # again: nothing stands in the way
+    expect(row(page, "backup")).to_contain_text("revoked just now")
+    expect(page.locator("#notice")).to_be_hidden()
+    assert verify(server, token) == 401
+
+
+def test_a_name_is_text_whatever_it_holds(page):
+    name = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>{{ 7*7 }}"
+    create(page, name)
+    expect(row(page, "onerror").locator("bdi")).to_have_text(name)
+    row(page, "onerror").get_by_role("button").click()
+    expect(page.locator("#revoke h2")).to_have_text(f"Revoke “{name}”?")
+    page.locator("#revoke .solid").click()
+    expect(page.locator("#audit")).to_contain_text(name)
+    assert page.locator("main img, main b:not(#who), dialog img, dialog b").count() == 0
+    assert page.title() == "Your keys · Latchkey"
+
+
+def test_the_activity_is_filtered_and_paged(page, app, server, sql):
+    sql(
+        "INSERT INTO audit_events (created_at, event, user_id, ip, method, path) "
+        "SELECT '2025-01-01', 'login_failed', a.id, '192.0.2.1', 'POST', '/api/auth/login' "
+        "FROM users a, users b, users c WHERE a.username = 'alice'"
+    )
+    for name in ("first", "second"):
+        create(page, name)
+        revoke(page, name)
+        expect(row(page, name)).to_contain_text("revoked just now")
+    page.reload()
+    rows, place = page.locator("#audit tbody tr"), page.locator(".pages span")
+    expect(place).to_have_text("Page 1 of 2")
+    expect(rows.first).to_contain_text("Key revoked")
+    expect(rows.first).to_contain_text("second")
+    page.get_by_role("button", name="Older").click()
+    expect(place).to_have_text("Page 2 of 2")
+    expect(rows).to_have_count(3)
+    expect(rows.first).to_contain_text("Wrong password")
+    expect(page.get_by_role("button", name="Older")).to_be_disabled()
+    page.get_by_label("Event").select_option("Key created")
+    expect(place).to_have_text("Page 1 of 1")
+    expect(rows).to_have_count(2)
+    page.locator("#filter [name=api_key_id]").select_option(index=2)  # newest first: the first
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("first")
+
+
+def test_old_and_ending_keys(page, sql):
+    for name in ("expired", "ending", "used"):
+        create(page, name)
+    change = "UPDATE api_keys SET {} WHERE name = :name"
+    sql(change.format("expires_at = datetime('now', '-3 days')"), name="expired")
+    sql(change.format("expires_at = datetime('now', '+5 days')"), name="ending")
+    used = "last_used_at = datetime('now', '-2 hours'), last_used_ip = '2001:db8::1'"
+    sql(change.format(used), name="used")
+    page.reload()
+    expect(row(page, "ending").locator(".soon")).to_have_text("in 5 days")
+    expect(row(page, "used")).to_contain_text("2 hours ago")
+    expect(row(page, "used")).to_contain_text("from 2001:db8::1")
+    expect(row(page, "used").locator(".soon")).to_be_empty()
+    expect(row(page, "expired")).to_have_count(0)
+    page.get_by_text("Revoked and expired (1)").click()
+    expect(page.locator("#ended tbody tr")).to_contain_text("expired 3 days ago")
+
+
+def test_the_keyboard_is_enough(tab, server):
+    page = tab()
+    expect(page.get_by_label("User name")).to_be_focused()
+
+    def press(*keys):
+        for key in keys:
+            page.keyboard.press(key) if len(key) < 12 and key[0].isupper() else page.keyboard.type(
+                key
+            )
+
+    press("alice", "Tab", PASSWORD, "Enter")
+    expect(page.get_by_role("heading", name="API keys")).to_be_focused()
+    press("Tab", "Enter")  # create your first key
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
+    press("typed", "Tab", "ArrowRight", "Tab", "ArrowRight", "Tab", PASSWORD, "Enter")
+    expect(page.get_by_role("button", name="Copy key")).to_be_focused()
+    press("Enter")
+    expect(page.locator("#token [role=status]")).to_have_text("Copied.")
+    token = page.evaluate("navigator.clipboard.readText()")
+    press("Tab", "Tab", "Enter")
+    expect(row(page, "typed")).to_contain_text("Read and write")
+    expect(page.get_by_role("heading", name="API keys")).to_be_focused()
+    assert verify(server, token) == 200
+    press("Tab", "Tab", "Tab")  # past revoke all and create
+    expect(page.get_by_role("button", name="Revoke typed")).to_be_focused()
+    press("Enter", "Escape")
+    expect(page.get_by_role("button", name="Revoke typed")).to_be_focused()
+    press("Enter")
+    expect(page.locator("#revoke .cancel")).to_be_focused()  # not the one that can't be undone
+    press("Tab", "Enter")
+    expect(row(page, "typed")).to_contain_text("revoked just now")
+    expect(row(page, "typed")).to_be_focused()
+    assert verify(server, token) == 401
+
+
+@pytest.mark.parametrize("scheme, width", [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_nobody_is_shut_out(tab, scheme, width):
+    page = tab(color_scheme=scheme, viewport={"width": width, "height": 844})
+
+    def check(state):
+        found = Axe().run(page).response["violations"]
+        told = [
+            (v["id"], node["target"], node["failureSummary"]) for v in found for node in v["nodes"]
+        ]
+        assert told == [], state
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
+
+    check("sign in")
+    sign_in(page, password="wrong")
+    expect(page.locator("#sign-in [role=alert]")).not_to_be_empty()
+    check("wrong password")
+    sign_in(page)
+    expect(page.locator("#empty")).to_be_visible()
+    check("empty")
+    create(page, "w" * 100)
+    create(page, "ending", days="3")
+    revoke(page, "ending")
+    expect(page.locator("#done")).not_to_be_empty()
+    page.reload()
+    page.locator("summary").click()
+    check("keys")
+    fill_in(page, "", days="0")
+    expect(page.locator("#create .error:not(:empty)")).to_have_count(2)
+    check("create")
+    page.get_by_label("Name", exact=True).fill("new")
+    page.get_by_label("Days until it expires").fill("3")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Copy key").click()
+    check("token")
+    page.get_by_role("button", name="I have stored it").click()
+    page.get_by_role("button", name="Revoke all").click()
+    check("revoke")
+    page.wait_for_load_state("networkidle")
+    page.context.route(NOWHERE, lambda route: route.abort())
+    page.locator("#revoke .solid").click()
+    expect(page.locator("#revoke [role=alert]")).not_to_be_empty()
+    check("lost")
+    page.locator("#revoke .cancel").click()
+    expect(page.locator("#notice")).to_be_visible()
+    check("notice")
+
+
+@pytest.fixture
+def other_server(tmp_path):
+    (tmp_path / "index.html").write_text("<p>Have a nice day!")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
+        Thread(target=other.serve_forever).start()
+        yield other
+        other.shutdown()
+
+
+def test_a_page_of_another_origin_changes_nothing(page, server, other_server, sql):
+    """On another port of this machine the browser does send the cookie: SameSite is about sites."""
+    create(page)
+    page.wait_for_load_state("networkidle")
+    evil = page.context.new_page()
+    evil.goto(f"http://127.0.0.1:{other_server.server_port}/")
+    answers = []
+    evil.on("response", lambda answer: answers.append((answer.request.method, answer.status)))
+    send = "([url, method]) => fetch(url, {method, mode: 'no-cors', credentials: 'include'})"
+    for path in ("/auth/logout", "/me/api-keys", "/auth/login"):
+        evil.evaluate(send, [f"{server.url}/api{path}", "POST"])
+    with pytest.raises(Exception, match="Failed to fetch"):
+        evil.evaluate(send.replace("no-cors", "cors"), [f"{server.url}/api/me/api-keys", "DELETE"])
+    evil.set_content(f"<form method=post action='{server.url}/api/auth/logout'><button>Go</button>")
+    evil.get_by_role("button").click()
+    evil.wait_for_url("**/logout")
+    assert answers.count(("POST", 403)) >= 3
+    assert not any(status < 300 for method, status in answers if method != "OPTIONS")
+    assert sql("SELECT count(*) FROM sessions") == [(1,)]
+    assert sql("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == [(1,)]
+    page.reload()
+    expect(row(page, "backup")).to_be_visible()
