@@ -32,7 +32,7 @@ class Echo(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def answer(self):
-        if self.headers.get("Upgrade") == "websocket":
+        if self.headers.get_all("Upgrade") == ["websocket"]:
             return self.tunnel()
         told = {"method": self.command, "path": self.path, "body": self.body()}
         shown = json.dumps(told | {"headers": [list(pair) for pair in self.headers.items()]})
@@ -242,6 +242,13 @@ def test_what_a_client_calls_itself_never_arrives(gateway, alice, forged):
     assert [arrived.count(name.lower()) for name in IDENTITY] == [1] * 4
 
 
+@pytest.mark.parametrize("name", GATEWAYS)
+def test_it_does_not_even_when_nobody_says_who_it_is(name, places, service):
+    with started(name, places / f"silent-{name}", service, service) as gateway:  # 200, and no more
+        answer = gateway.get("/", headers=[("Authorization", "Bearer x"), *FORGED["once"]])
+        assert answer.status_code == 200 and "6.6.6.6" not in answer.text
+
+
 METHODS = ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "MKCOL", "MOVE"]
 LIES = [
     ("X-Original-Method", "GET"),
@@ -342,7 +349,9 @@ def test_a_websocket_opens_for_a_good_key_and_no_other_tunnel_does(gateway, alic
     assert upgrade(gateway, key, "websocket") == (101, b"HELLO\n")
     assert upgrade(gateway, {"token": "x"}, "websocket")[0] == 401
     # h2c: the service would then take further requests that nobody asks about.
-    assert b'["upgrade"' not in upgrade(gateway, key, "h2c")[1]
+    for protocols in (["h2c"], ["h2c, websocket"], ["websocket, h2c"], ["h2c", "websocket"]):
+        headers = [("Connection", "Upgrade"), *(("Upgrade", name) for name in protocols)]
+        assert "h2c" not in exactly(gateway, "GET", "/", *bearer(key, *headers))[1], protocols
 
 
 def test_latchkey_writes_down_where_the_client_is(gateway, alice):
