@@ -1,4 +1,4 @@
-run test check:
+run test check bench prove:
 	sh dev.sh $@
 
-.PHONY: run test check
+.PHONY: run test check bench prove

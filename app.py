@@ -11,7 +11,7 @@ import cli
 import errors
 from config import settings
 from models.base import db
-from routes import Anything, api_keys, pages, secure_page, sessions, verify
+from routes import Anything, api_keys, mcp, oauth, pages, portal, secure_page, sessions, verify
 
 
 def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
@@ -27,7 +27,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     db.init_app(app)
     Migrate(app, db)
     errors.register(app)
-    for blueprint in (sessions.public, sessions.bp, api_keys.bp, verify.bp, pages.bp):
+    served = (sessions.public, sessions.bp, api_keys.bp, verify.bp, oauth.bp)
+    for blueprint in (*served, pages.bp, portal.bp, mcp.bp):
         app.register_blueprint(blueprint)
     for command in (cli.users, cli.keys, cli.prune):
         app.cli.add_command(command)

@@ -5,9 +5,9 @@ from urllib.parse import quote
 from flask import abort, current_app, g, request
 
 import tokens
-from models.api_key import ApiKey, Verified
 from models.audit_event import Origin
 from models.session import Session
+from models.verification import Verified, verify
 
 
 def interactive_session() -> None:
@@ -23,14 +23,14 @@ def interactive_session() -> None:
     token = tokens.parse(cookie or bearer(), current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
     session = Session.find(token) if token else None
     if session is None:
-        abort(403 if api_key() else 401)
+        abort(403 if api_key(bearer()) else 401)
     g.session, g.user = session, session.user
 
 
-def api_key() -> Verified | None:
-    """The good API key that the request carries, or None, whatever is wrong with it."""
-    token = tokens.parse(bearer(), current_app.config["LATCHKEY_KEY_PREFIX"])
-    return ApiKey.verify(token, origin) if token else None
+def api_key(text: str) -> Verified | None:
+    """The good API key with this token, or None, whatever is wrong with it."""
+    token = tokens.parse(text, current_app.config["LATCHKEY_KEY_PREFIX"])
+    return verify(token, origin) if token else None
 
 
 def bearer() -> str:

@@ -13,8 +13,10 @@ SETTINGS: dict[str, tuple[Any, Any, Any]] = {
         rf"sqlite:///(?!:memory:|file:).+|{POSTGRES}.+",
         "sqlite:///<file> or postgresql://<user>:<password>@<host>/<database>",
     ),
+    "LATCHKEY_VERIFY_DATABASE_URL": ("", f"({POSTGRES}.+)?", "postgresql://…, a standby"),
     "LATCHKEY_BIND": ("127.0.0.1:8000", r"unix:.+|.+:\d{1,5}", "host:port or unix:/path"),
     "LATCHKEY_KEY_PREFIX": ("lk", "[a-z]{1,10}", "1 to 10 letters from a to z"),
+    "LATCHKEY_PUBLIC_URL": ("", "(https?://[^/?#]+)?", "https://<host>, without a path"),
     # name: default, least, most
     "PORT": (8000, 1, 65535),
     "WEB_CONCURRENCY": (2, 1, 1000),
@@ -42,14 +44,20 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
         found[name] = type(default)(text)
     if found["LATCHKEY_DEFAULT_EXPIRY_DAYS"] > found["LATCHKEY_MAX_EXPIRY_DAYS"]:
         raise SystemExit("latchkey: LATCHKEY_DEFAULT_EXPIRY_DAYS is over LATCHKEY_MAX_EXPIRY_DAYS")
-    return found | engines(re.sub(f"^{POSTGRES}", "postgresql+psycopg://", found["DATABASE_URL"]))
+    urls = [found["DATABASE_URL"], found["LATCHKEY_VERIFY_DATABASE_URL"] or found["DATABASE_URL"]]
+    return found | engines(*(re.sub(f"^{POSTGRES}", "postgresql+psycopg://", url) for url in urls))
 
 
-def engines(url: str) -> dict[str, Any]:
-    """Two ways to one database: the session waits for locks, ``verify`` never does for long."""
+def engines(url: str, verify: str) -> dict[str, Any]:
+    """Three ways to the database: only the session waits for locks; ``verify`` may be a standby."""
     sqlite, common = url.startswith("sqlite"), {"url": url, "hide_parameters": True}
-    patient = {"timeout": 5} if sqlite else {"connect_timeout": 2}
-    hurried = {"timeout": 0.1} if sqlite else {**patient, "options": "-c lock_timeout=100"}
-    verify = {"isolation_level": "AUTOCOMMIT", "connect_args": hurried}  # one round trip, no more
-    main = {"pool_pre_ping": True, "connect_args": patient}
-    return {"SQLALCHEMY_BINDS": {None: {**common, **main}, "verify": {**common, **verify}}}
+    patient = {"timeout": 5} if sqlite else {"connect_timeout": 2, "tcp_user_timeout": 2000}
+    quick = "-c lock_timeout=100 -c synchronous_commit=local"  # a note waits for no other host
+    hurried = {"timeout": 0.1} if sqlite else {**patient, "options": quick}
+    read = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None}  # nothing to roll back
+    ways = {
+        None: {**common, "pool_pre_ping": True, "connect_args": patient},
+        "notes": {**common, "pool_pre_ping": True, "connect_args": hurried},
+        "verify": {**common, **read, "url": verify, "connect_args": hurried},
+    }
+    return {"SQLALCHEMY_BINDS": ways}

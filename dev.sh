@@ -1,38 +1,52 @@
 #!/bin/sh
-# sh dev.sh run | test | check: makes .venv, installs what is needed, and does it.
+# sh dev.sh run | test | check | bench | prove: makes .venv, installs what is needed, and does it.
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
 "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     { echo "latchkey needs python3 3.11 or newer with venv: apt-get install python3-venv" >&2; exit 1; }
 
-install() {  # once for each content of the requirements file
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
-    cmp -s "$1" ".venv/$1" || { .venv/bin/pip install -q --disable-pip-version-check -r "$1" && cp "$1" .venv/; }
+install() {  # each file once for each content of it
+    [ -x .venv/bin/pip ] || "$python" -m venv .venv  # pip comes last: without it, venv was cut short
+    for file; do
+        cmp -s "$file" ".venv/$file" ||
+            { .venv/bin/pip install -q --disable-pip-version-check -r "$file" && cp "$file" .venv/; }
+    done
     PATH="$PWD/.venv/bin:$PATH"
 }
 
 case "${1:-}" in
 run)
     install requirements.txt
+    umask 077  # the database is for its owner only
     flask --app wsgi db upgrade
-    if [ -z "$(flask --app wsgi users list)" ]; then
+    users=$(flask --app wsgi users list)
+    if [ -z "$users" ]; then
         password=$(python -c 'import secrets; print(secrets.token_urlsafe(16))')
         echo "$password" | flask --app wsgi users add admin --password-stdin >/dev/null
         printf '\n  Sign in as  admin\n  Password    %s   (shown this once)\n\n' "$password"
     fi
     exec gunicorn wsgi:app ;;
 test)
-    install requirements-dev.txt
+    install requirements.txt requirements-dev.txt
     shift
     exec python -m pytest "$@" ;;
 check)
-    install requirements-dev.txt
+    install requirements.txt requirements-dev.txt
     ruff format --check .
     ruff check .
     mypy
     exec python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 ;;
+bench)
+    install requirements.txt requirements-dev.txt
+    command -v wrk >/dev/null || { echo "the bench needs wrk: apt-get install wrk" >&2; exit 1; }
+    shift
+    exec python bench/verify.py "$@" ;;
+prove)
+    install requirements.txt requirements-dev.txt
+    python -m bench.crash
+    exec python -m bench.revocation ;;
 *)
-    echo "usage: sh dev.sh run | test | check" >&2
+    echo "usage: sh dev.sh run | test | check | bench | prove" >&2
     exit 2 ;;
 esac

@@ -3,7 +3,6 @@
 from typing import Any
 
 from flask import Flask, current_app, request
-from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -11,6 +10,7 @@ from models.base import Refused
 from schemas.envelope import ErrorSchema
 from tokens import redact
 
+Refusal = tuple[dict[str, Any], int, dict[str, str]]  # body, status, headers
 MESSAGES = {401: "invalid token", 403: "insufficient permissions"}
 CHALLENGES = {  # RFC 6750, section 3
     401: 'Bearer realm="latchkey", error="invalid_token"',
@@ -33,7 +33,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, crash)
 
 
-def answer(code: int, message: str, *errors: Any, **headers: str | None) -> ResponseReturnValue:
+def answer(code: int, message: str, *errors: Any, **headers: str | None) -> Refusal:
     """The one error answer; a header that is None is left out."""
     data = {"type": "validation_error", "errors": errors} if errors else {}
     headers["WWW-Authenticate"] = CHALLENGES.get(code)
@@ -48,26 +48,29 @@ def item(key: str, message: str, value: Any) -> dict[str, str]:
     return {"key": redact(key)[:100], "message": message, "value": shown}
 
 
-def http(exc: HTTPException) -> ResponseReturnValue:
+def http(exc: HTTPException) -> Refusal:
     code, allow = exc.code or 500, dict(exc.get_headers()).get("Allow")
     return answer(code, MESSAGES.get(code, exc.name.lower()), Allow=allow)
 
 
-def invalid(exc: ValidationError) -> ResponseReturnValue:
+def invalid(exc: ValidationError) -> Refusal:
     sent = exc.data if isinstance(exc.data, dict) else {}
     found: dict[str, list[str]] = exc.normalized_messages()  # type: ignore[no-untyped-call]
     errors = [item(str(key), code, sent.get(key, "")) for key in found for code in found[key]]
     return answer(400, "validation failed", *errors)
 
 
-def refused(exc: Refused) -> ResponseReturnValue:
+def refused(exc: Refused) -> Refusal:
     status, message, field = REFUSALS[exc.rule]
     errors = [item(field, exc.rule, exc.value)] if field else []
     retry = str(exc.value) if status == 429 else None  # seconds (RFC 9110, 10.2.3)
     return answer(status, message, *errors, Retry_After=retry)
 
 
-def crash(exc: Exception) -> ResponseReturnValue:
+def crash(exc: Exception) -> Refusal:
     """The log gets the traceback, its parameters hidden; the client gets nothing of it."""
     current_app.logger.error("%s %r failed", request.method, redact(request.path), exc_info=exc)
+    cause = getattr(getattr(exc, "orig", None), "sqlite_errorname", "")
+    if cause.startswith("SQLITE_BUSY"):  # another writer had the lock all the time: try again
+        return answer(503, "service unavailable", Retry_After="1")
     return answer(500, "internal server error")

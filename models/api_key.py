@@ -1,10 +1,7 @@
-"""API keys: created, verified, revoked."""
+"""API keys: created and revoked."""
 
-import hmac
-import logging
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Self
 
 import sqlalchemy as sa
 from flask import current_app
@@ -14,10 +11,6 @@ import tokens
 from models.audit_event import AuditEvent, Origin
 from models.base import Model, Refused, db, new_id, utcnow
 from models.user import User
-
-MINUTE = timedelta(minutes=1)
-NOTED_IN = {None: "last_used_at", "wrong_secret": "last_mismatch_at"}
-Verified = Any  # a row of LOOKUP: an immutable view of a key and its owner at this moment
 
 
 class ApiKey(Model):
@@ -93,58 +86,3 @@ class ApiKey(Model):
     def audit(self, event: str, origin: Origin, reason: str | None = None) -> None:
         about = {"user_id": self.user_id, "key_name": self.name, "key_mode": self.mode}
         AuditEvent.record(event, origin, api_key_id=self.id, reason=reason, **about)
-
-    @classmethod
-    def verify(cls, token: tokens.Token, origin: Callable[[], Origin]) -> Verified | None:
-        """The key, if and only if it is good at this moment: one query, and nothing cached."""
-        with db.engines["verify"].connect() as connection:
-            key = connection.execute(LOOKUP, {"public": token.public}).one_or_none()
-            if key is None:
-                return None
-            reason = refusal(key, token)
-            note(connection, key, reason, origin)
-            return None if reason else key
-
-
-LOOKUP = (
-    sa.select(*ApiKey.__table__.c, User.username, User.suspended_at)
-    .join(User, User.id == ApiKey.user_id)
-    .where(ApiKey.key_public == sa.bindparam("public"))
-)
-
-
-def refusal(key: Verified, token: tokens.Token) -> str | None:
-    """Why this token does not open this key now, or None when it does."""
-    if not hmac.compare_digest(key.digest, token.digest):
-        return "wrong_secret"
-    if key.revoked_at:
-        return "revoked"
-    if key.suspended_at:
-        return "user_suspended"
-    return None if key.expires_at > utcnow() else "expired"
-
-
-def note(
-    connection: sa.Connection, key: Verified, reason: str | None, origin: Callable[[], Origin]
-) -> None:
-    """Write when a key was used, or refused and why, at most once a minute.
-
-    Of many at once, one finds the old time; a database that is busy or full is no reason to fail.
-    """
-    name, now = NOTED_IN.get(reason, "last_refused_at"), utcnow()
-    last = getattr(key, name)
-    if last and last > now - MINUTE:
-        return
-    came, column = origin(), getattr(ApiKey, name)
-    due = (ApiKey.id == key.id, sa.or_(column.is_(None), column <= now - MINUTE))
-    values = {name: now} if reason else {name: now, "last_used_ip": came.ip}
-    try:
-        connection.exec_driver_sql("BEGIN")
-        if connection.execute(sa.update(ApiKey).where(*due).values(values)).rowcount and reason:
-            about = {"api_key_id": key.id, "user_id": key.user_id, "reason": reason}
-            about |= {"key_name": key.name, "key_mode": key.mode, **came._asdict()}
-            connection.execute(sa.insert(AuditEvent).values(event="auth_failed", **about))
-        connection.exec_driver_sql("COMMIT")
-    except sa.exc.DBAPIError as exc:
-        connection.invalidate()
-        logging.getLogger(__name__).warning("use of key %s not noted: %s", key.id, exc.orig)

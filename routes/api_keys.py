@@ -10,6 +10,7 @@ from auth import interactive_session, origin
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent
 from models.base import db
+from routes import documented
 from schemas import resources as schemas
 from schemas.envelope import Answer, answer
 
@@ -18,8 +19,13 @@ bp.before_request(interactive_session)
 
 
 @bp.get("")
+@documented(
+    "API keys retrieved successfully",
+    schemas.ApiKeyPageSchema,
+    query=schemas.PageQuerySchema,
+)
 def list_keys() -> Answer:
-    """My keys, newest first, dead ones included."""
+    """List API keys. The current user's, newest first, revoked and expired ones included."""
     query = schemas.PageQuerySchema(unknown="exclude").load(request.args)
     mine = sa.select(ApiKey).where(ApiKey.user_id == g.user.id)
     found = page(mine.order_by(ApiKey.created_at.desc(), ApiKey.id), **query)
@@ -28,8 +34,15 @@ def list_keys() -> Answer:
 
 
 @bp.post("")
+@documented(
+    "API key created successfully",
+    schemas.CreatedApiKeySchema,
+    status=201,
+    body=schemas.ApiKeySchema,
+    refuses=("incorrect_password", "limit_reached", "throttled"),
+)
 def create_key() -> Answer:
-    """Create an API key. No other answer ever shows its token."""
+    """Create an API key. Wants the password again; no other answer ever shows the token."""
     wanted = schemas.load(schemas.ApiKeySchema())
     g.user.step_up(wanted.pop("password"), origin())
     key, token = ApiKey.create(g.user, origin(), **wanted)
@@ -38,25 +51,33 @@ def create_key() -> Answer:
     return answer("api key created successfully", shown, 201)
 
 
-@bp.delete("/<anything:key_id>")
-def revoke_key(key_id: str) -> Answer:
-    """Revoke one of my keys: for ever, and at once."""
-    ApiKey.revoke_own(g.user, key_id, origin())
+@bp.delete("/<anything:id>")
+@documented("API key revoked successfully", refuses=("not_found",))
+def revoke_key(id: str) -> Answer:
+    """Revoke an API key. Revokes one of the current user's API keys, for ever. Revocation is
+    immediate. A user can only revoke their own keys; revoking one again is no error."""
+    ApiKey.revoke_own(g.user, id, origin())
     db.session.commit()
     return answer("api key revoked successfully")
 
 
 @bp.delete("")
+@documented("API keys revoked successfully", schemas.RevokedSchema)
 def revoke_all_keys() -> Answer:
-    """Revoke every active key of mine, together."""
+    """Revoke all API keys. Every active one of the current user, together and at once."""
     revoked = ApiKey.revoke(origin(), ApiKey.active(g.user))
     db.session.commit()
     return answer("api keys revoked successfully", {"revoked": revoked})
 
 
 @bp.get("/audit")
+@documented(
+    "Audit events retrieved successfully",
+    schemas.AuditPageSchema,
+    query=schemas.AuditQuerySchema,
+)
 def audit() -> Answer:
-    """What happened to my keys and my account, newest first."""
+    """List audit events. What happened to the current user's keys and account, newest first."""
     query = schemas.AuditQuerySchema(unknown="exclude").load(request.args)
     pages = {name: query.pop(name) for name in ("page", "page_size")}
     mine = sa.select(AuditEvent).filter_by(user_id=g.user.id, **query)

@@ -6,6 +6,7 @@ from auth import interactive_session, origin, same_origin, set_cookie
 from models.base import db
 from models.session import Session
 from models.user import User
+from routes import documented
 from schemas import resources as schemas
 from schemas.envelope import Answer, answer
 
@@ -15,8 +16,15 @@ bp.before_request(interactive_session)
 
 
 @public.post("/auth/login")
+@documented(
+    "Login successful",
+    schemas.SessionSchema,
+    body=schemas.LoginSchema,
+    refuses=("bad_credentials", 403, "throttled"),
+)
 def login() -> Answer:
-    """Exchange user name and password for a session token, or a cookie that no script can read."""
+    """Sign in. Exchanges user name and password for a session token or, with `cookie`, for a cookie
+    that no script can read; only our own page may ask for that."""
     wanted = schemas.load(schemas.LoginSchema())
     browser = wanted.pop("cookie") and same_origin()
     session, token = Session.start(User.log_in(**wanted, origin=origin()))
@@ -26,14 +34,16 @@ def login() -> Answer:
 
 
 @bp.post("/auth/logout")
+@documented("Logout successful")
 def logout() -> Answer:
-    """End this session, at once."""
+    """Sign out. Ends this session, at once."""
     Session.end(Session.digest == g.session.digest)
     db.session.commit()
     return *answer("logout successful"), set_cookie()
 
 
 @bp.get("/me")
+@documented("User retrieved successfully", schemas.UserSchema)
 def me() -> Answer:
-    """Who I am."""
+    """Show who is signed in. The user of this session."""
     return answer("user retrieved successfully", schemas.UserSchema().dump(g.user))

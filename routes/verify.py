@@ -8,13 +8,17 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.routing import Rule
 
-from auth import api_key
+from auth import api_key, bearer
 from models.base import db
 from models.user import User
+from routes import documented
 from schemas.envelope import Answer, answer
+from schemas.resources import ScopeQuerySchema
 
 bp = Blueprint("verify", __name__)
 SCOPES = {"read": "read", "write": "read write"}  # by mode of the key
+CHALLENGE = "WWW-Authenticate"
+IDENTITY = "X-User-Id X-User-Name X-Key-Id X-Key-Scopes"
 prober = ThreadPoolExecutor(1, "healthz")
 
 
@@ -26,9 +30,16 @@ def any_method(state: BlueprintSetupState) -> None:
 
 
 @bp.endpoint("verify.verify")
+@documented(
+    "The key is good for these scopes",
+    query=ScopeQuerySchema,
+    plain={200: (None, IDENTITY), 401: (None, CHALLENGE), 403: (None, CHALLENGE)},
+    security="api_key",
+)
 def verify(path: str = "") -> Response:
-    """200 and who it is, else 401 or 403 (RFC 6750, 3.1). Reads neither body nor path."""
-    key = api_key()
+    """Verify an API key. A gateway asks before it lets a request pass: any method, this path and
+    every one below it, nothing cached, answers without a body (RFC 6750, 3.1)."""
+    key = api_key(bearer())
     if key is None:
         return refuse(401, "invalid_token")
     granted = SCOPES[key.mode]
@@ -44,8 +55,9 @@ def refuse(status: int, error: str) -> Response:
 
 
 @bp.get("/healthz")
+@documented("Ok", refuses=(503,))
 def healthz() -> Answer:
-    """Whether the database answers within 1.5 seconds."""
+    """Check health. A load balancer asks whether the database answers within 1.5 seconds."""
     try:
         prober.submit(probe, db.engines["verify"]).result(timeout=1.5)
     except (TimeoutError, sa.exc.SQLAlchemyError) as exc:

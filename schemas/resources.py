@@ -4,22 +4,25 @@ from functools import partial
 from typing import Any
 
 from flask import current_app, request
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.validate import Length, OneOf, Range, Regexp
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+
+from schemas.fields import CODES, SHOWN, Count, Output, Text, Time, Whole
 
 EVENTS = ["created", "revoked", "auth_failed", "login_failed"]
 EVENTS += ["user_added", "user_suspended", "user_restored", "password_changed"]
-CODES: dict[str, Any] = {"required": "required", "null": "required", "invalid": "invalid"}
-NOT_BLANK = Regexp(r"(?s).*\S", error="required")
-
-Time = partial(fields.DateTime, format="%Y-%m-%dT%H:%M:%S.%fZ", dump_only=True)  # RFC 3339, UTC
-Output = partial(fields.String, dump_only=True)
-Whole = partial(fields.Integer, error_messages=CODES | {"too_large": "out_of_range"})
+SPACE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028-\u202f\u205f\u3000"  # the same in ECMAScript
+NOT_BLANK = Regexp(rf"^[^\x00]*[^{SPACE}][^\x00]*$", error="required")
 
 
 def load(schema: Schema) -> Any:
     """The request's JSON body through ``schema``. Raises ValidationError, or 413 or 415."""
+    if (
+        request.content_length is None
+        and len(request.get_data()) >= current_app.config["MAX_CONTENT_LENGTH"]
+    ):
+        raise RequestEntityTooLarge  # chunked: what is over the limit was cut off unseen
     try:
         body = request.get_json()
     except (BadRequest, RecursionError):
@@ -40,25 +43,20 @@ def expiry(days: int) -> None:
         raise ValidationError("out_of_range")
 
 
-class Text(fields.String):
-    """Any Unicode that both databases can store: no NUL, no lone surrogate."""
-
-    default_error_messages = CODES
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        text = super()._deserialize(value, *args, **kwargs)
-        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
-            raise self.make_error("invalid")
-        return text
+BYTES = {"minLength": 1, "maxLength": 72, "format": "password"}
+Password = partial(Text, required=True, load_only=True, validate=bcrypt_sized, metadata=BYTES)
 
 
 class Input(Schema):
     error_messages = {"unknown": "unknown_field"}
 
+    class Meta:
+        unknown = RAISE
+
 
 class LoginSchema(Input):
     username = Text(required=True, validate=[Length(max=100, error="too_long"), NOT_BLANK])
-    password = Text(required=True, validate=bcrypt_sized)
+    password = Password()
     cookie = fields.Boolean(load_default=False, error_messages=CODES)
 
 
@@ -76,8 +74,9 @@ class UserSchema(Schema):
 
 
 class SessionSchema(Schema):
+    token = fields.String(dump_only=True)
     expires_at = Time()
-    user = fields.Nested(UserSchema)
+    user = fields.Nested(UserSchema, **SHOWN)
 
 
 class ApiKeySchema(Input):
@@ -85,18 +84,20 @@ class ApiKeySchema(Input):
     name = Text(required=True, validate=[Length(max=100, error="too_long"), NOT_BLANK])
     key_public = Output()
     mode = Text(required=True, validate=OneOf(["read", "write"], error="not_one_of"))
-    status = Output()
-    created_at, expires_at, last_used_at = Time(), Time(), Time()
-    last_used_ip = Output()
-    revoked_at = Time()
+    status = Output(validate=OneOf(["active", "revoked", "expired"]))
+    created_at, expires_at, last_used_at = Time(), Time(), Time(allow_none=True)
+    last_used_ip = Output(allow_none=True)
+    revoked_at = Time(allow_none=True)
     expires_in_days = Whole(strict=True, load_only=True, validate=expiry)
-    password = Text(required=True, load_only=True, validate=bcrypt_sized)
+    password = Password()
 
 
 class AuditEventSchema(Schema):
-    id = fields.Integer()
-    api_key_id, user_id, event, reason = (Output() for _ in range(4))
-    key_name, key_mode, ip, method, path = (Output() for _ in range(5))
+    id = Count()
+    api_key_id, user_id = Output(allow_none=True), Output(allow_none=True)
+    event = Output(validate=OneOf(EVENTS))
+    reason, key_name, key_mode, ip = (Output(allow_none=True) for _ in range(4))
+    method, path = Output(), Output()
     created_at = Time()
 
 
@@ -111,20 +112,25 @@ class AuditQuerySchema(PageQuerySchema):
 
 
 class PaginationSchema(Schema):
-    page = fields.Integer()
-    page_size = fields.Integer(attribute="per_page")
-    total_count = fields.Integer(attribute="total")
-    total_pages = fields.Integer(attribute="pages")
-    has_next, has_prev = fields.Boolean(), fields.Boolean()
-    next_page = fields.Integer(attribute="next_num")
-    prev_page = fields.Integer(attribute="prev_num")
+    page = Count()
+    page_size = Count(attribute="per_page")
+    total_count = Count(attribute="total")
+    total_pages = Count(attribute="pages")
+    has_next, has_prev = fields.Boolean(**SHOWN), fields.Boolean(**SHOWN)
+    next_page = Count(attribute="next_num", allow_none=True)
+    prev_page = Count(attribute="prev_num", allow_none=True)
 
 
 class ApiKeyPageSchema(Schema):
-    api_keys = fields.List(fields.Nested(ApiKeySchema))
-    pagination = fields.Nested(PaginationSchema)
+    api_keys = fields.List(fields.Nested(ApiKeySchema), **SHOWN)
+    pagination = fields.Nested(PaginationSchema, **SHOWN)
 
 
 class AuditPageSchema(Schema):
-    audit = fields.List(fields.Nested(AuditEventSchema))
-    pagination = fields.Nested(PaginationSchema)
+    audit = fields.List(fields.Nested(AuditEventSchema), **SHOWN)
+    pagination = fields.Nested(PaginationSchema, **SHOWN)
+
+
+CreatedApiKeySchema = ApiKeySchema.from_dict({"token": Output()}, name="CreatedApiKeySchema")
+RevokedSchema = Schema.from_dict({"revoked": Count()}, name="RevokedSchema")
+ScopeQuerySchema = Input.from_dict({"scope": fields.String()}, name="ScopeQuerySchema")

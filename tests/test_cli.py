@@ -1,7 +1,8 @@
 """The operator's commands, as the operator types them."""
 
 import pytest
-from conftest import PASSWORD, log_in
+from conftest import log_in
+from servers import PASSWORD
 
 
 @pytest.fixture

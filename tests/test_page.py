@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -10,8 +9,9 @@ from threading import Thread
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import PASSWORD, Server
+from conftest import PASSWORD
 from playwright.sync_api import expect, sync_playwright
+from servers import Server, program
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 NOWHERE = "**/api/**"
@@ -30,14 +30,10 @@ def server(migrated_app, database_url, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    program = shutil.which("chromium")
-    if program is None and os.environ.get("CI") == "true":
-        pytest.fail("chromium is missing: apt-get install chromium")
-    if program is None:
-        pytest.skip("chromium is missing: apt-get install chromium")
+    chromium = program("chromium", "chromium")
     sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=sandbox)
+        browser = playwright.chromium.launch(executable_path=chromium, args=sandbox)
         yield browser
         browser.close()
 

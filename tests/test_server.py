@@ -1,18 +1,220 @@
-"""What only the real thing shows: several gunicorn workers over one database."""
+"""What only the real thing shows: several gunicorn workers, and hosts, over one database."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from threading import Barrier, Event
 
 import httpx
-from conftest import PASSWORD
+import psutil
+import pytest
+from conftest import Person
+from servers import PASSWORD, ROOT, Postgres, Server, prepared
+
+from models.api_key import ApiKey
+from models.audit_event import Origin
+from models.base import db
+from models.user import User
+
+REVOKED = {"code": 200, "message": "api key revoked successfully", "data": {}}
+GONE = {"code": 503, "message": "service unavailable", "data": {}}
 
 
-def test_it_works(serve):
-    server = serve(WEB_CONCURRENCY="2")
-    with httpx.Client(base_url=server.url) as http:
+@pytest.fixture
+def http():
+    """A client that opens a connection for each request, so that any worker may get it."""
+    with httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=0)) as client:
+        yield client
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+def at_once(ask, urls):
+    """The answers, each asked for in a thread of its own at the same moment."""
+    gate = Barrier(len(urls))
+    with ThreadPoolExecutor(len(urls)) as pool:
+        return list(pool.map(lambda url: (gate.wait(), ask(url))[1], urls))
+
+
+@pytest.fixture(scope="module")
+def hosts(migrated_app, database_url, tmp_path_factory):
+    """Two hosts over one database. Their throttle would take more than ten attempts under way at
+    once for guessing, right as they are: not this file's test."""
+    logs, many = tmp_path_factory.mktemp("hosts"), {"LATCHKEY_LOGIN_FAILURES": "1000"}
+    servers = [Server(database_url, logs / f"{n}.log", **many) for n in range(2)]
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+def test_it_works_and_one_host_kills_what_the_other_made(app, hosts):
+    one, other = (host.url for host in hosts)
+    with httpx.Client(base_url=one) as http:
         who = {"username": "alice", "password": PASSWORD}
         session = http.post("/api/auth/login", json=who).json()["data"]["token"]
         http.headers["Authorization"] = f"Bearer {session}"
         wanted = {"name": "script", "mode": "read", "password": PASSWORD}
         key = http.post("/api/me/api-keys", json=wanted).json()["data"]
-        bearer = {"Authorization": f"Bearer {key['token']}"}
-        assert httpx.get(f"{server.url}/verify", headers=bearer).status_code == 200
-        assert http.delete(f"/api/me/api-keys/{key['id']}").json()["data"] == {}
-        assert httpx.get(f"{server.url}/verify", headers=bearer).status_code == 401
+        assert httpx.get(f"{other}/verify", headers=bearer(key["token"])).status_code == 200
+        assert http.delete(f"/api/me/api-keys/{key['id']}").json() == REVOKED
+        assert httpx.get(f"{other}/verify", headers=bearer(key["token"])).status_code == 401
+
+
+def test_thirty_creates_at_once_on_two_hosts_stop_at_the_limit(hosts, alice, http, sql):
+    wanted = {"name": "script", "mode": "read", "password": PASSWORD}
+
+    def create(url):
+        return http.post(url, json=wanted, headers=bearer(alice.token)).status_code
+
+    codes = at_once(create, [f"{host.url}/api/me/api-keys" for host in hosts] * 15)
+    assert sorted(codes) == [201] * 5 + [409] * 25
+    assert sql("SELECT count(*) FROM api_keys") == [(5,)]
+    assert sql("SELECT event, count(*) FROM audit_events GROUP BY event") == [("created", 5)]
+
+
+def test_fifty_revocations_at_once_are_one(hosts, alice, http, sql):
+    key = alice.key()
+    urls = [f"{host.url}/api/me/api-keys/{key['id']}" for host in hosts] * 25
+
+    def revoke(url):
+        answer = http.delete(url, headers=bearer(alice.token))
+        return answer.status_code, answer.json()
+
+    assert at_once(revoke, urls) == [(200, REVOKED)] * 50
+    first = sql("SELECT revoked_at FROM api_keys")
+    assert first[0][0] and revoke(urls[0]) == (200, REVOKED)
+    assert sql("SELECT revoked_at FROM api_keys") == first
+    assert sql("SELECT count(*) FROM audit_events WHERE event = 'revoked'") == [(1,)]
+
+
+@pytest.fixture
+def many_keys(app, monkeypatch):
+    """Sixty keys of Alice's: their tokens by id."""
+    monkeypatch.setitem(app.config, "LATCHKEY_MAX_ACTIVE_KEYS", 60)
+    with app.app_context():
+        user, origin = User.find("alice"), Origin(None, "POST", "/")
+        made = [ApiKey.create(user, origin, f"key {n}", "read") for n in range(60)]
+        db.session.commit()
+        return {key.id: token for key, token in made}
+
+
+def kill_workers(server, over):
+    """SIGKILL one worker after the other until it is over; how many died."""
+    killed = 0
+    while not over.wait(0.03):
+        if workers := psutil.Process(server.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # it was dead already
+                random.choice(workers).kill()
+                killed += 1
+    return killed
+
+
+def test_killed_workers_take_no_revocation_back_and_leave_none_half_done(
+    serve, alice, http, sql, many_keys
+):
+    server, over = serve(WEB_CONCURRENCY="3"), Event()
+
+    def revoke(key_id):
+        with suppress(httpx.TransportError):  # its worker died
+            url = f"{server.url}/api/me/api-keys/{key_id}"
+            return http.delete(url, headers=bearer(alice.token)).status_code
+
+    with ThreadPoolExecutor(9) as pool:
+        killer = pool.submit(kill_workers, server, over)
+        codes = list(pool.map(revoke, many_keys))
+        over.set()
+    assert killer.result() > 2 and codes.count(200) > 2 and set(codes) <= {200, None}
+    time.sleep(0.3)  # a dead worker's last COMMIT may still be under way in PostgreSQL
+    answered = {key_id for key_id, code in zip(many_keys, codes, strict=True) if code}
+    dead = {row.id for row in sql("SELECT id FROM api_keys WHERE revoked_at IS NOT NULL")}
+    audited = sql("SELECT api_key_id FROM audit_events WHERE event = 'revoked'")
+    assert answered <= dead and sorted(row.api_key_id for row in audited) == sorted(dead)
+    for key_id, token in many_keys.items():
+        verdict = http.get(f"{server.url}/verify", headers=bearer(token)).status_code
+        assert verdict == (401 if key_id in dead else 200)
+
+
+class Directory:
+    """Where an SQLite file lives: a volume that may not be mounted yet. (A file that is taken
+    away under way stays there for every connection that has it open.)"""
+
+    def __init__(self, path):
+        self.path, self.url = path, f"sqlite:///{path}/data/latchkey.db"
+        (path / "data").mkdir()
+
+    @contextmanager
+    def stopped(self):
+        (self.path / "data").rename(self.path / "away")
+        yield
+        (self.path / "away").rename(self.path / "data")
+
+    def remove(self):
+        pass
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request, tmp_path_factory):
+    """A database that can go away, and ``key``, the token of a good key in it."""
+    sqlite = request.param == "sqlite"
+    own = Directory(tmp_path_factory.mktemp("volume")) if sqlite else Postgres()
+    with prepared(own.url) as app:
+        own.key = Person(app, "alice").key()["token"]
+    yield own
+    own.remove()
+
+
+def health(server):
+    """Status and body of /healthz, which has two seconds to answer."""
+    answer = httpx.get(f"{server.url}/healthz", timeout=2)
+    return answer.status_code, answer.json()
+
+
+def verdict(server, token):
+    with suppress(httpx.ReadTimeout):
+        return httpx.get(f"{server.url}/verify", headers=bearer(token), timeout=0.5).status_code
+
+
+def test_a_server_started_before_its_database_serves_when_that_is_there(database, tmp_path):
+    with database.stopped():
+        server = Server(database.url, tmp_path / "log", ready=503)
+        with_none = health(server), verdict(server, database.key)
+    with_one = health(server)[0], verdict(server, database.key)
+    server.stop()
+    assert with_none == ((503, GONE), 500) and with_one == (200, 200)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("how", ["stopped", "frozen"])
+def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(database, how, tmp_path):
+    server = Server(database.url, tmp_path / "log", WEB_CONCURRENCY="1")
+    try:
+        assert verdict(server, database.key) == 200
+        with getattr(database, how)():
+            assert health(server) == (503, GONE)  # over a connection that is open
+            assert verdict(server, database.key) in (500, None)
+            assert health(server) == (503, GONE)  # over a new one
+        back = []
+        while back[-3:] != [(200, 200)] * 3 and len(back) < 20:
+            back.append((health(server)[0], verdict(server, database.key)))
+        assert back[-1] == (200, 200), back
+    finally:
+        server.stop()
+
+
+BAD = {"DATABASE_URL": "mysql://x", "LATCHKEY_SESSION_HOURS": "0", "PORT": "many"}
+BAD |= {"WEB_CONCURRENCY": "0", "LATCHKEY_KEY_PREFIX": "Lk_", "LATCHKEY_BIND": "a:b"}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(name, tmp_path):
+    environ = {**os.environ, "LATCHKEY_BIND": f"unix:{tmp_path}/socket", name: BAD[name]}
+    command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+    run = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=10)
+    assert run.returncode != 0 and run.stdout == ""
+    assert run.stderr.startswith(f"latchkey: {name} ") and run.stderr.count("\n") == 1

@@ -1,0 +1,1 @@
+"""Measurements of Latchkey that anybody can run."""

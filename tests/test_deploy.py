@@ -1,0 +1,305 @@
+"""The three ways to run it, each for real: nginx, systemd's unit, the Procfile; and dev.sh."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import httpx
+import psutil
+import pytest
+from conftest import log_in
+from servers import PASSWORD, ROOT, free_port, program, wait_for
+
+BIN = Path(sys.executable).parent
+CLEAN = {n: v for n, v in os.environ.items() if "LATCHKEY" not in n and n not in ("PORT", "CI")}
+CLEAN |= {"PATH": f"{BIN}:{os.environ['PATH']}", "LATCHKEY_BCRYPT_ROUNDS": "4"}
+
+
+# --- nginx ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def behind_nginx(tmp_path):
+    """A client of deploy/nginx.conf before any server: only its two addresses are changed."""
+    started = []
+
+    def start(url):
+        port, user = free_port(), "user root;" if os.getuid() == 0 else ""
+        site = (ROOT / "deploy/nginx.conf").read_text()
+        for ours, tests in (
+            ("listen 80;", f"listen 127.0.0.1:{port};"),
+            ("http://127.0.0.1:8000;", f"{url};"),
+        ):
+            assert site.count(ours) == 1
+            site = site.replace(ours, tests)
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        places = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
+        conf = tmp_path / "nginx.conf"
+        conf.write_text(
+            f"{user} daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}\n"
+            f"http {{ access_log off; {places}\n{site} }}\n"
+        )
+        command = [program("nginx", "nginx"), "-e", "stderr", "-c", conf]
+        checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
+        assert checked.returncode == 0 and "[warn]" not in checked.stderr, checked.stderr
+        process = subprocess.Popen(command)
+        # From an address that is not nginx's own: the true one can be told from the proxy's.
+        there = httpx.HTTPTransport(local_address="127.0.0.2")
+        http = httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=there)
+        started.append((process, http))
+        wait_for(f"http://127.0.0.1:{port}/healthz")
+        return http
+
+    yield start
+    for process, http in started:
+        http.close()
+        process.send_signal(signal.SIGQUIT)
+        assert process.wait(20) == 0
+
+
+@pytest.fixture
+def session(serve, behind_nginx):
+    """Alice's, at a real Latchkey behind nginx."""
+    http = behind_nginx(serve(LATCHKEY_TRUSTED_PROXIES="1").url)
+    http.headers["Authorization"] = f"Bearer {log_in(http, 'alice').json()['data']['token']}"
+    return http
+
+
+FORGED = (
+    {},
+    {"X-Forwarded-For": "6.6.6.6"},
+    {"X-Forwarded-For": "6.6.6.6, 127.0.0.1"},
+    {"X_Forwarded_For": "6.6.6.6"},
+    {"Forwarded": "for=6.6.6.6", "X-Real-IP": "6.6.6.6"},
+)
+STRANGE = ("/", "//", "a//b", "%2f", "a%2Fb", "%0a", "..%2f..", "%ff", "x" * 2000)
+
+
+class Echo(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(self.headers).encode())
+
+    def log_message(self, *args):
+        pass
+
+
+def test_no_forged_address_gets_through_nginx(behind_nginx):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as echo:
+        threading.Thread(target=echo.serve_forever).start()
+        try:
+            http = behind_nginx(f"http://127.0.0.1:{echo.server_port}")
+            for forged in FORGED[:4]:
+                arrived = http.get("/", headers=forged).text
+                assert "X-Forwarded-For: 127.0.0.2\n" in arrived
+                assert "6.6.6.6" not in arrived
+        finally:
+            echo.shutdown()
+
+
+def test_behind_nginx_the_true_address_is_written_down(session, sql):
+    for forged in FORGED:
+        bad = {"username": "alice", "password": "wrong"}
+        assert session.post("/api/auth/login", json=bad, headers=forged).status_code == 401
+        wanted = {"name": "script", "mode": "read", "password": PASSWORD}
+        key = session.post("/api/me/api-keys", json=wanted, headers=forged).json()["data"]
+        bearer = {"Authorization": f"Bearer {key['token']}", **forged}
+        assert session.get("/verify", headers=bearer).headers["X-User-Name"] == "alice"
+        assert session.delete(f"/api/me/api-keys/{key['id']}", headers=forged).status_code == 200
+        assert session.get("/verify", headers=bearer).status_code == 401
+    told = sql("SELECT event, ip FROM audit_events ORDER BY id")
+    events = ["login_failed", "created", "revoked", "auth_failed"]
+    assert told == [(event, "127.0.0.2") for _ in FORGED for event in events]
+    assert sql("SELECT DISTINCT last_used_ip FROM api_keys") == [("127.0.0.2",)]
+
+
+def test_behind_nginx_a_strange_id_is_one_more_unknown_key(session):
+    for strange in STRANGE:
+        answer = session.delete(f"/api/me/api-keys/{strange}")
+        assert answer.status_code == 404, strange
+        error = {"key": "id", "message": "not_found", "value": unquote(strange)[:100]}
+        data = {"type": "validation_error", "errors": [error]}
+        assert answer.json() == {"code": 404, "message": "api key not found", "data": data}
+
+
+def test_what_nginx_refuses_itself_never_arrives(session, sql):
+    """A long body and a NUL: in nginx's own words, not in our envelope."""
+    for refused, status in (
+        (session.post("/api/auth/login", content=b"x" * 20_000), 413),
+        (session.delete("/api/me/api-keys/%00"), 400),
+    ):
+        assert (refused.status_code, refused.headers["Content-Type"]) == (status, "text/html")
+    assert sql("SELECT event FROM audit_events") == []
+
+
+# --- systemd ----------------------------------------------------------------------------------
+
+UNIT = (ROOT / "deploy/latchkey.service").read_text()
+
+
+def setting(name):
+    return re.search(rf"^{name}=(.*)$", UNIT, re.M)[1]
+
+
+@pytest.fixture
+def vm():
+    """/opt/latchkey, which the service may not write to, and /var/lib/latchkey, which is its."""
+    home = Path(tempfile.mkdtemp(prefix="latchkey-vm-"))
+    home.chmod(0o755)
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).is_file():
+            (home / "opt" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, home / "opt" / name)
+    (home / "opt/.venv").symlink_to(sys.prefix)
+    (home / "state").mkdir(mode=int(setting("StateDirectoryMode"), 8))
+    if os.getuid() == 0:
+        shutil.chown(home / "state", "nobody")
+    yield home
+    shutil.rmtree(home)
+
+
+def rewritten(vm, text):
+    return text.replace("/opt/latchkey", f"{vm}/opt").replace("/var/lib/latchkey", f"{vm}/state")
+
+
+def unprivileged():
+    """What runs a command as nobody; it may read root's files where python is one of them."""
+    if os.getuid() != 0:
+        return []
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    same = f"import flask, re; assert re.__file__ == {re.__file__!r}"  # not another python's
+    if subprocess.run([*drop, sys.executable, "-c", same], capture_output=True).returncode:
+        drop += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    return drop
+
+
+def test_systemd_takes_the_unit(vm):
+    unit = vm / "latchkey.service"
+    unit.write_text(rewritten(vm, UNIT))
+    command = [program("systemd-analyze", "systemd"), "verify", "--man=no", unit]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_unit_starts_says_that_it_is_ready_and_stops(vm):
+    port, mask = free_port(), int(setting("UMask"), 8)
+    environ = dict(
+        pair.split("=", 1) for pair in shlex.split(rewritten(vm, setting("Environment")))
+    )
+    environ |= {"LATCHKEY_BIND": f"127.0.0.1:{port}", "NOTIFY_SOCKET": f"{vm}/state/notify"}
+    environ["WEB_CONCURRENCY"] = "1"
+    options = {"cwd": rewritten(vm, setting("WorkingDirectory")), "env": environ, "umask": mask}
+
+    def command(name):
+        return [*unprivileged(), *shlex.split(rewritten(vm, setting(name)))]
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(environ["NOTIFY_SOCKET"])
+        systemd.settimeout(20)
+        os.chmod(environ["NOTIFY_SOCKET"], 0o666)
+        subprocess.run(command("ExecStartPre"), check=True, **options)
+        process = subprocess.Popen(command("ExecStart"), **options)
+        try:
+            assert b"READY=1" in systemd.recv(1000)
+            assert wait_for(f"http://127.0.0.1:{port}/healthz").status_code == 200
+            me = psutil.Process(process.pid)
+            if os.getuid() == 0:
+                assert {p.uids().real for p in (me, *me.children())} == {65534}
+            assert (vm / "state/latchkey.db").stat().st_mode & 0o777 == 0o600
+        finally:
+            process.terminate()
+            status = process.wait(20)
+    assert status == 0
+    assert not (vm / "opt/instance").exists()
+
+
+# --- the Procfile -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def honcho(new_database_url, tmp_path):
+    """Runs one line of the Procfile as a PaaS does: port and database from the environment."""
+    port, started = free_port(), []
+    environ = {**CLEAN, "DATABASE_URL": new_database_url.replace("postgresql:", "postgres:")}
+    environ |= {"PORT": str(port), "WEB_CONCURRENCY": "3"}
+
+    def start(line):
+        command = ["honcho", "-e", tmp_path / "none", "-f", ROOT / "Procfile", "start", line]
+        log = tmp_path / f"{line}.log"
+        with log.open("wb") as out:
+            started.append(subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out))
+        return started[-1], log
+
+    start.port = port
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(20)
+
+
+def gunicorns(honcho):
+    """Its master, and its workers."""
+    inside = psutil.Process(honcho.pid).children(recursive=True)
+    found = {p.pid: p for p in inside if p.name() == "gunicorn"}
+    workers = [p for p in found.values() if p.ppid() in found]
+    return [p for p in found.values() if p not in workers], workers
+
+
+def test_the_procfile_migrates_serves_on_port_and_stops(honcho):
+    release, log = honcho("release")
+    assert release.wait(60) == 0, log.read_text()
+    web, log = honcho("web")
+    answer = wait_for(f"http://127.0.0.1:{honcho.port}/healthz")
+    assert (answer.status_code, answer.json()["message"]) == (200, "ok")  # the tables are there
+    for _ in range(100):
+        if len(gunicorns(web)[1]) == 3:
+            break
+        time.sleep(0.05)
+    time.sleep(1)  # they have started, and one too many would have come by now
+    (master,), workers = gunicorns(web)
+    assert len(workers) == 3
+    listening = {c.laddr for c in master.net_connections() if c.status == "LISTEN"}
+    assert listening == {("0.0.0.0", honcho.port)}
+    web.terminate()
+    assert web.wait(20) == 143  # honcho's own word for SIGTERM
+    told = log.read_text()
+    assert "Shutting down: Master" in told and "SIGKILL" not in told, told
+    assert psutil.wait_procs([master, *workers], timeout=5)[1] == []
+
+
+# --- dev.sh -----------------------------------------------------------------------------------
+
+PYTHONS = {
+    "missing": "exit 127",
+    "too old": f"""exec {sys.executable} -c "import sys; sys.version_info = (3, 10); $2" """,
+    "no venv": f"""exec {sys.executable} -c "import sys; sys.modules['venv'] = None; $2" """,
+    "no pip": f"""exec {sys.executable} -c "import sys; sys.modules['ensurepip'] = None; $2" """,
+}
+
+
+@pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS)
+def test_what_is_missing_is_said_in_one_line_with_its_package(tmp_path, python):
+    shutil.copy(ROOT / "dev.sh", tmp_path)
+    (tmp_path / "python3").write_text(f"#!/bin/sh\n{python}\n")
+    (tmp_path / "python3").chmod(0o755)
+    environ = {**CLEAN, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    ran = subprocess.run(
+        ["/bin/sh", "dev.sh", "run"], cwd=tmp_path, env=environ, capture_output=True, text=True
+    )
+    told = "latchkey needs python3 3.11 or newer with venv: apt-get install python3-venv\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", told)
+    assert not (tmp_path / ".venv").exists()

@@ -1,0 +1,177 @@
+"""/oauth: introspection (RFC 7662), revocation by whoever holds the token (RFC 7009), metadata."""
+
+import pytest
+from authlib.integrations.flask_oauth2 import ResourceProtector
+from authlib.integrations.httpx_client import OAuth2Client
+from authlib.oauth2.rfc7662 import IntrospectTokenValidator
+from flask import Flask
+
+import tokens
+
+
+@pytest.fixture
+def service(bob):
+    """The key of a service that asks about other people's: its credentials at introspection."""
+    return bob.key(name="gateway")
+
+
+def introspect(app, service, **form):
+    who = (service["key_public"], service["token"])
+    return app.test_client().post("/oauth/introspect", data=form, auth=who)
+
+
+def revoke(app, **form):
+    return app.test_client().post("/oauth/revoke", data=form)
+
+
+@pytest.mark.parametrize("mode, scope", [("read", "read"), ("write", "read write")])
+def test_introspection_tells_whose_key_it_is(app, alice, service, mode, scope):
+    key = alice.key(mode=mode)
+    answer = introspect(app, service, token=key["token"], token_type_hint="whatever")
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
+    told = answer.json
+    assert told.pop("exp") - told.pop("iat") == 90 * 86400
+    assert told == {
+        "active": True,
+        "scope": scope,
+        "client_id": key["key_public"],
+        "token_type": "Bearer",
+        "sub": key["user_id"],
+        "username": "alice",
+        "jti": key["id"],
+    }
+
+
+def test_the_client_may_also_authenticate_in_the_form(app, alice, service):
+    form = {"client_id": service["key_public"], "client_secret": service["token"]}
+    key = alice.key()
+    answer = app.test_client().post("/oauth/introspect", data={"token": key["token"], **form})
+    assert answer.json["jti"] == key["id"]
+
+
+def test_whatever_is_no_good_key_is_inactive_and_nothing_more(app, alice, service):
+    key = alice.key()
+    alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
+    for token in (key["token"], alice.token, "", "lk_x", "\0", "\u212a", tokens.mint("lk").text):
+        answer = introspect(app, service, token=token)
+        assert (answer.status_code, answer.json) == (200, {"active": False})
+
+
+def test_revoking_the_service_locks_it_out_at_once(app, alice, bob, service):
+    token = alice.key()["token"]
+    assert introspect(app, service, token=token).json["active"]
+    bob.call("DELETE", f"/api/me/api-keys/{service['id']}")
+    answer = introspect(app, service, token=token)
+    assert (answer.status_code, answer.json) == (401, {"error": "invalid_client"})
+    assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+
+
+@pytest.mark.parametrize(
+    "headers, form",
+    [
+        ({}, {}),
+        ({"Authorization": "Basic"}, {}),
+        ({"Authorization": "Basic !!!"}, {}),
+        ({"Authorization": "Bearer {token}"}, {}),
+        ({}, {"client_id": "{key_public}"}),
+        ({}, {"client_id": "somebodyelse", "client_secret": "{token}"}),
+        ({}, {"client_secret": "{token}"}),
+        ({}, {"client_id": "{key_public}", "client_secret": "{key_public}"}),
+    ],
+)
+def test_a_caller_that_is_no_client_learns_nothing(app, alice, service, headers, form):
+    headers = {name: value.format(**service) for name, value in headers.items()}
+    form = {name: value.format(**service) for name, value in form.items()}
+    form["token"] = alice.key()["token"]
+    answer = app.test_client().post("/oauth/introspect", data=form, headers=headers)
+    assert (answer.status_code, answer.json) == (401, {"error": "invalid_client"})
+
+
+def test_bad_requests_get_the_error_of_the_rfc(app, alice, service):
+    who = (service["key_public"], service["token"])
+    http, token = app.test_client(), alice.key()["token"]
+    twice = {"token": [token, token]}
+    both = {"token": token, "client_secret": service["token"]}
+    as_json = {"json": {"token": token}, "auth": who}
+    for path, request in [
+        ("introspect", {"auth": who}),
+        ("introspect", {"data": twice, "auth": who}),
+        ("introspect", {"data": both, "auth": who}),
+        ("introspect", as_json),
+        ("revoke", {}),
+        ("revoke", {"data": twice}),
+        ("revoke", as_json),
+    ]:
+        answer = http.post(f"/oauth/{path}", **request)
+        assert (answer.status_code, answer.json["error"]) == (400, "invalid_request")
+    assert introspect(app, service, token=token).json["active"]
+    assert http.get("/oauth/introspect").status_code == 405
+
+
+def test_whoever_holds_a_key_kills_it_at_once(app, alice, verify, sql):
+    key, other = alice.key(), alice.key()
+    for _ in range(2):
+        answer = revoke(app, token=key["token"], token_type_hint="refresh_token")
+        assert (answer.status_code, answer.data) == (200, b"")
+    assert [verify(k["token"]).status_code for k in (key, other)] == [401, 200]
+    query = "SELECT api_key_id, reason, ip FROM audit_events WHERE event = 'revoked'"
+    assert sql(query) == [(key["id"], "revoked_by_token", "127.0.0.1")]
+
+
+def test_whoever_holds_a_session_ends_it_at_once(app, alice, sql):
+    assert [revoke(app, token=alice.token).status_code for _ in range(2)] == [200, 200]
+    assert alice.call("GET", "/api/me").status_code == 401
+    query = "SELECT user_id IS NULL, api_key_id, reason FROM audit_events WHERE event = 'revoked'"
+    [(nobody, key, reason)] = sql(query)
+    assert (bool(nobody), key, reason) == (False, None, "revoked_by_token")
+
+
+def test_a_forged_or_unknown_token_kills_nothing(app, alice, verify):
+    good = alice.key()["token"]
+    body = good[:16] + tokens.mint("lk").text[16:-6]
+    for token in (body + tokens.checksum(body), good[:-1], good.lower(), "", "\0", "lk_" * 99):
+        assert revoke(app, token=token).status_code == 200
+    assert verify(good).status_code == 200
+
+
+def test_the_metadata_names_the_endpoints(app):
+    told = app.test_client().get("/.well-known/oauth-authorization-server").json
+    assert told["issuer"] == "http://localhost"
+    assert told["introspection_endpoint"] == "http://localhost/oauth/introspect"
+    assert told["revocation_endpoint"] == "http://localhost/oauth/revoke"
+
+
+def test_authlib_introspects_and_revokes(serve, alice, service):
+    url, token = serve().url, alice.key()["token"]
+    with OAuth2Client(service["key_public"], service["token"]) as client:
+        ask = client.introspect_token(f"{url}/oauth/introspect", token=token)
+        assert ask.json()["active"] is True
+        assert client.revoke_token(f"{url}/oauth/revoke", token=token).status_code == 200
+        ask = client.introspect_token(f"{url}/oauth/introspect", token=token)
+        assert ask.json() == {"active": False}
+
+
+def test_authlib_protects_a_resource_with_it(serve, alice, service):
+    url = serve().url
+
+    class Validator(IntrospectTokenValidator):
+        def introspect_token(self, token_string):
+            with OAuth2Client(service["key_public"], service["token"]) as client:
+                return client.introspect_token(f"{url}/oauth/introspect", token=token_string).json()
+
+    protect, resource = ResourceProtector(), Flask("resource")
+    protect.register_token_validator(Validator())
+
+    @resource.get("/")
+    @protect("write")
+    def view():
+        return protect.acquire_token("write")["username"]
+
+    def ask(key):
+        headers = {"Authorization": f"Bearer {key['token']}"}
+        return resource.test_client().get("/", headers=headers)
+
+    reader, writer = alice.key(), alice.key(mode="write")
+    assert (ask(writer).data, ask(reader).status_code) == (b"alice", 403)
+    alice.call("DELETE", f"/api/me/api-keys/{writer['id']}")
+    assert ask(writer).status_code == 401
