@@ -31,3 +31,14 @@ class Whole(fields.Integer):
     def _validated(self, value: Any) -> int:
         whole = isinstance(value, float) and value.is_integer()
         return super()._validated(int(value) if whole else value)
+
+
+class Flag(fields.Boolean):
+    """True or false; not 1, "yes" and what else stands for them elsewhere."""
+
+    default_error_messages = CODES
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value

@@ -8,7 +8,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.validate import Length, OneOf, Range, Regexp
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from schemas.fields import CODES, SHOWN, Count, Output, Text, Time, Whole
+from schemas.fields import SHOWN, Count, Flag, Output, Text, Time, Whole
 
 EVENTS = ["created", "revoked", "auth_failed", "login_failed"]
 EVENTS += ["user_added", "user_suspended", "user_restored", "password_changed"]
@@ -57,7 +57,7 @@ class Input(Schema):
 class LoginSchema(Input):
     username = Text(required=True, validate=[Length(max=100, error="too_long"), NOT_BLANK])
     password = Password()
-    cookie = fields.Boolean(load_default=False, error_messages=CODES)
+    cookie = Flag(load_default=False)
 
 
 class NewUserSchema(Input):
