@@ -354,6 +354,17 @@ def test_the_activity_is_filtered_and_paged(page, app, server, sql):
     expect(rows).to_contain_text("first")
 
 
+def test_no_key_is_claimed_only_once_it_is_known(page):
+    create(page)
+    page.context.route("**/api-keys?*", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#notice")).to_contain_text("No answer came from the server.")
+    expect(page.locator("#empty")).to_be_hidden()
+    page.context.unroute("**/api-keys?*")
+    page.get_by_role("button", name="Look again").click()
+    expect(row(page, "backup")).to_be_visible()
+
+
 def test_old_and_ending_keys(page, sql):
     for name in ("expired", "ending", "used"):
         create(page, name)
@@ -419,12 +430,13 @@ def test_nobody_is_shut_out(tab, scheme, width):
         assert told == [], state
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
 
+    expect(page.get_by_label("User name")).to_be_focused()
     check("sign in")
     sign_in(page, password="wrong")
     expect(page.locator("#sign-in [role=alert]")).not_to_be_empty()
     check("wrong password")
     sign_in(page)
-    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator(".pages span")).to_have_text("Page 1 of 1")
     check("empty")
     create(page, "w" * 100)
     create(page, "ending", days="3")
