@@ -49,6 +49,6 @@ def public_url() -> str:
 
 def secure_page(response: Response) -> Response:
     """What a browser shows runs nothing but our own files, in nobody's frame."""
-    if request.endpoint == "static" or (response.mimetype == "text/html" and response.data):
+    if request.endpoint == "static" or request.blueprint in ("pages", "portal"):
         response.headers.update(PAGE_HEADERS, **{"Content-Security-Policy": POLICY})
     return response

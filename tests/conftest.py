@@ -55,6 +55,8 @@ def app(migrated_app):
         for table in ("api_keys", "sessions", "audit_events"):
             db.session.execute(db.text(f"DELETE FROM {table}"))
         db.session.execute(db.text("UPDATE users SET suspended_at = NULL"))
+        others = "DELETE FROM users WHERE username NOT IN ('alice', 'bob', 'charlie')"
+        db.session.execute(db.text(others))
         db.session.commit()
     return migrated_app
 

@@ -430,7 +430,7 @@ def test_nobody_is_shut_out(tab, scheme, width):
         assert told == [], state
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
 
-    expect(page.get_by_label("User name")).to_be_focused()
+    expect(page.locator("#sign-in")).to_be_visible()
     check("sign in")
     sign_in(page, password="wrong")
     expect(page.locator("#sign-in [role=alert]")).not_to_be_empty()
