@@ -150,4 +150,5 @@ def test_pages_and_files_carry_the_policy_and_answers_are_never_stored(http):
         assert headers["Referrer-Policy"] == "no-referrer"
         assert headers["Cache-Control"] == ("no-store" if path == "/" else "no-cache")
         assert ("ETag" in headers) is (path != "/")
-    assert "Content-Security-Policy" not in http.get("/healthz").headers
+    for path in ("/healthz", "/verify"):
+        assert "Content-Security-Policy" not in http.get(path).headers
