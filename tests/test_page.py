@@ -294,7 +294,7 @@ def test_what_is_not_known_is_not_claimed(page, server, status, said):
         _ = route.fulfill(**fulfil) if status else route.abort()
 
     token = create(page)
-    page.wait_for_load_state("networkidle")
+    expect(page.locator("#audit")).to_contain_text("Key created")  # nothing is under way
     page.context.route(NOWHERE, fail)
     fill_in(page, "another")
     expect(page.locator("#create [role=alert]")).to_contain_text(said)
