@@ -59,23 +59,27 @@ def lookup(dialect: sa.Dialect) -> str:
 def find(public: str) -> Verified | None:
     """The row, good or dead. After a restart of the database, old connections are given up."""
     engine = db.engines["verify"]
+    try:
+        return read(engine, public)
+    except engine.dialect.loaded_dbapi.Error:
+        engine.dispose()
+        return read(engine, public)
+
+
+def read(engine: sa.Engine, public: str) -> Verified | None:
     wanted: Any = (public,) if engine.dialect.positional else {"public": public}
-    for again in (True, False):
-        connection = engine.raw_connection()
-        try:
-            cursor = connection.cursor()
-            cursor.execute(lookup(engine.dialect), wanted)
-            row = cursor.fetchone()
-            cursor.close()
-            return Verified(*row) if row else None
-        except engine.dialect.loaded_dbapi.Error:
-            connection.invalidate()
-            engine.dispose()
-            if not again:
-                raise
-        finally:
-            connection.close()
-    raise AssertionError("unreachable")
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(lookup(engine.dialect), wanted)
+        row = cursor.fetchone()
+        cursor.close()
+        return Verified(*row) if row else None
+    except engine.dialect.loaded_dbapi.Error:
+        connection.invalidate()
+        raise
+    finally:
+        connection.close()
 
 
 def verify(token: tokens.Token, origin: Callable[[], Origin]) -> Verified | None:
@@ -84,9 +88,10 @@ def verify(token: tokens.Token, origin: Callable[[], Origin]) -> Verified | None
     if key is None:
         return None
     reason = refusal(key, token, now)
-    last = getattr(key, NOTED_IN.get(reason, "last_refused_at"))
+    column = NOTED_IN.get(reason, "last_refused_at")
+    last = getattr(key, column)
     if last is None or last < now - MINUTE:
-        note(key, reason, origin())
+        note(key, reason, getattr(ApiKey, column), origin())
     return None if reason else key
 
 
@@ -101,15 +106,14 @@ def refusal(key: Verified, token: tokens.Token, now: float) -> str | None:
     return None if key.expires_at > now else "expired"
 
 
-def note(key: Verified, reason: str | None, origin: Origin) -> None:
-    """Write when a key was used, or refused and why, at most once a minute.
+def note(key: Verified, reason: str | None, column: Any, origin: Origin) -> None:
+    """Write in ``column`` when a key was used, or refused and why, at most once a minute.
 
     Of many at once, one finds the old time; a database that is busy or full is no reason to fail.
     """
     now, about = utcnow(), {"api_key_id": key.id, "user_id": key.user_id, "reason": reason}
     about |= {"key_name": key.name, "key_mode": key.mode, **origin._asdict()}
-    column = getattr(ApiKey, NOTED_IN.get(reason, "last_refused_at"))
-    due = (ApiKey.id == key.id, sa.or_(column.is_(None), column <= now - timedelta(minutes=1)))
+    due = (ApiKey.id == key.id, sa.or_(column.is_(None), column <= now - timedelta(seconds=MINUTE)))
     values = {column: now} if reason else {column: now, ApiKey.last_used_ip: origin.ip}
     try:
         with db.engines["notes"].begin() as connection:
