@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -11,7 +11,12 @@ import cli
 import errors
 from config import settings
 from models.base import db
-from routes import Anything, api_keys, mcp, oauth, pages, portal, secure_page, sessions, verify
+from routes import Anything, api_keys, mcp, oauth, portal, sessions, verify
+
+POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+POLICY += "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+PAGE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+PAGE["Content-Security-Policy"] = POLICY
 
 
 def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
@@ -23,21 +28,20 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.url_map.converters["anything"] = Anything
     if proxies := app.config["LATCHKEY_TRUSTED_PROXIES"]:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
-
     db.init_app(app)
     Migrate(app, db)
-    errors.register(app)
-    served = (sessions.public, sessions.bp, api_keys.bp, verify.bp, oauth.bp)
-    for blueprint in (*served, pages.bp, portal.bp, mcp.bp):
-        app.register_blueprint(blueprint)
+    app.register_error_handler(Exception, errors.refusal)
+    for bp in (sessions.public, sessions.bp, api_keys.bp, verify.bp, oauth.bp, portal.bp, mcp.bp):
+        app.register_blueprint(bp)
     for command in (cli.users, cli.keys, cli.prune):
         app.cli.add_command(command)
-    app.after_request(never_store)
-    app.after_request(secure_page)
+    app.after_request(protect)
     return app
 
 
-def never_store(response: Response) -> Response:
-    """Answers carry tokens and verdicts; a cache that kept one would outlive a revocation."""
+def protect(response: Response) -> Response:
+    """No cache keeps a token or a verdict; a page runs our own files only, in nobody's frame."""
     response.headers.setdefault("Cache-Control", "no-store")
+    if request.endpoint == "static" or request.blueprint == "portal":
+        response.headers.update(PAGE)
     return response

@@ -1,13 +1,16 @@
 """Who is asking: the before-request hook, and where a request comes from."""
 
+from typing import Any
 from urllib.parse import quote
 
-from flask import abort, current_app, g, request
+from flask import Response, abort, after_this_request, current_app, g, request
 
 import tokens
 from models.audit_event import Origin
 from models.session import Session
 from models.verification import Verified, verify
+
+COOKIE = "latchkey"
 
 
 def interactive_session() -> None:
@@ -15,7 +18,7 @@ def interactive_session() -> None:
 
     Refuses with 403 a key that is good elsewhere, with 401 anything else (RFC 6750).
     """
-    cookie = request.cookies.get("latchkey", "")
+    cookie = request.cookies.get(COOKIE, "")
     if cookie and "Authorization" in request.headers:
         abort(401)  # two credentials are refused, not resolved
     if cookie and request.method not in ("GET", "HEAD"):
@@ -39,17 +42,24 @@ def bearer() -> str:
     return credentials.strip(" ") if scheme.lower() == "bearer" else ""
 
 
-def same_origin() -> bool:
-    """True, or 403 for what a page of another origin made the browser send (CSRF)."""
-    own = request.headers.get("Origin") == request.host_url[:-1]  # for browsers without the other
-    return request.headers.get("Sec-Fetch-Site", own) in (True, "same-origin") or abort(403)
+def same_origin() -> None:
+    """403 for what a page of another origin made the browser send (CSRF)."""
+    ours = request.headers.get("Origin") == request.host_url[:-1]
+    fallback = "same-origin" if ours else ""  # some browsers send the Origin alone
+    if request.headers.get("Sec-Fetch-Site", fallback) != "same-origin":
+        abort(403)
 
 
-def set_cookie(token: str = "") -> dict[str, str]:
-    """The header that gives a browser its session or, without a token, takes it away."""
-    local = f"{request.host}:".startswith(("localhost:", "127.0.0.1:", "[::1]:"))
-    flags = "HttpOnly; SameSite=Strict" + ("" if local and not request.is_secure else "; Secure")
-    return {"Set-Cookie": f"latchkey={token}; Path=/api; {flags}{'' if token else '; Max-Age=0'}"}
+def set_cookie(token: str = "") -> None:
+    """Give the browser its session or, without a token, take it away."""
+
+    @after_this_request
+    def cookie(response: Response) -> Response:
+        local = f"{request.host}:".startswith(("localhost:", "127.0.0.1:", "[::1]:"))
+        secure, life = request.is_secure or not local, None if token else 0
+        flags: dict[str, Any] = {"path": "/api", "httponly": True, "samesite": "Strict"}
+        response.set_cookie(COOKIE, token, life, secure=secure, **flags)
+        return response
 
 
 def origin() -> Origin:

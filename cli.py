@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 import sqlalchemy as sa
-from flask.cli import AppGroup, with_appcontext
+from flask.cli import AppGroup
 
 import tokens
 from models.api_key import ApiKey
@@ -19,31 +19,31 @@ users = AppGroup("users", help="Who may sign in.")
 keys = AppGroup("keys", help="Everybody's API keys.")
 
 
-def origin() -> Origin:
-    return Origin(None, "CLI", click.get_current_context().command_path[:200])
-
-
 def valid(context: click.Context, parameter: click.Parameter, value: str) -> str:
     if errors := NewUserSchema().validate({parameter.name: value}):
         raise click.BadParameter(", ".join(errors[parameter.name]))
     return value
 
 
-def read_password(context: click.Context, option: click.Parameter, from_stdin: bool) -> str:
-    ask: Any = {"hide_input": True, "confirmation_prompt": True}
-    return valid(context, option, input() if from_stdin else click.prompt("Password", **ask))
+def password(context: click.Context, option: click.Parameter, from_stdin: bool) -> str:
+    if from_stdin:
+        return valid(context, option, input())
+    asked = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return valid(context, option, asked)
 
 
-a_name = click.argument("username", type=str.lower, callback=valid)
-a_password = click.option(
-    "--password-stdin", "password", is_flag=True, callback=read_password, help="Do not ask for it."
-)
+def existing(context: click.Context, parameter: click.Parameter, name: str | None) -> User | None:
+    if name is not None and User.find(name) is None:
+        raise click.BadParameter(f"no user named {name}")
+    return User.find(name) if name else None
 
 
-def existing(username: str) -> User:
-    if (user := User.find(username)) is None:
-        raise click.ClickException(f"no user named {username}")
-    return user
+a_user = click.argument("user", callback=existing)
+a_password = click.option("--password-stdin", "password", is_flag=True, callback=password)
+
+
+def origin() -> Origin:
+    return Origin(None, "CLI", click.get_current_context().command_path[:200])
 
 
 def finish(event: str, user: User) -> None:
@@ -54,7 +54,7 @@ def finish(event: str, user: User) -> None:
 
 
 @users.command("add")
-@a_name
+@click.argument("username", type=str.lower, callback=valid)
 @a_password
 def add_user(username: str, password: str) -> None:
     """Add a user."""
@@ -75,42 +75,38 @@ def list_users() -> None:
 
 
 @users.command("suspend")
-@a_name
-def suspend_user(username: str) -> None:
+@a_user
+def suspend_user(user: User) -> None:
     """Kill every session and key of a user at once."""
-    user = existing(username)
     user.suspended_at = utcnow()
     Session.end(Session.user_id == user.id)
     finish("user_suspended", user)
 
 
 @users.command("restore")
-@a_name
-def restore_user(username: str) -> None:
+@a_user
+def restore_user(user: User) -> None:
     """End a suspension; keys that were not revoked and have not expired work again."""
-    user = existing(username)
     user.suspended_at = None
     finish("user_restored", user)
 
 
 @users.command("password")
-@a_name
+@a_user
 @a_password
-def change_password(username: str, password: str) -> None:
+def change_password(user: User, password: str) -> None:
     """Set a user's password; ends the user's sessions, not the keys."""
-    user = existing(username)
     user.set_password(password)
     Session.end(Session.user_id == user.id)
     finish("password_changed", user)
 
 
 @keys.command("list")
-@click.option("--user", "name", help="Only this user's.")
-def list_keys(name: str | None) -> None:
+@click.option("--user", callback=existing, help="Only this user's.")
+def list_keys(user: User | None) -> None:
     """Id, owner, public part, mode, status, last use and name of every key."""
     query = sa.select(ApiKey, User.username).join(User).order_by(User.username, ApiKey.created_at)
-    whose = [User.id == existing(name).id] if name else []
-    for key, owner in db.session.execute(query.where(*whose)):
+    for key, owner in db.session.execute(query.where(User.id == user.id) if user else query):
         columns = (key.id, owner, key.key_public, key.mode, key.status, key.last_used_at or "never")
         click.echo("\t".join(map(str, (*columns, repr(key.name)))))
 
@@ -132,17 +128,17 @@ def revoke_key(key_id: str, token_stdin: bool) -> None:
 
 @click.command("prune")
 @click.option("--days", default=90, type=click.IntRange(1, 36500), help="How long they are kept.")
-@with_appcontext
 def prune(days: int) -> None:
     """Delete expired sessions, and audit rows and dead keys older than so many days."""
     past = utcnow() - timedelta(days=days)
     dead = sa.or_(ApiKey.revoked_at < past, ApiKey.expires_at < past)
-    doomed = {Session: Session.expires_at <= utcnow(), AuditEvent: AuditEvent.created_at < past}
-    gone: list[Any] = [
-        db.session.execute(sa.delete(of).where(which))
-        for of, which in (doomed | {ApiKey: dead}).items()
+    doomed: list[Any] = [
+        sa.delete(Session).where(Session.expires_at <= utcnow()),
+        sa.delete(AuditEvent).where(AuditEvent.created_at < past),
+        sa.delete(ApiKey).where(dead),
     ]
-    told = "{} sessions, {} audit events, {} keys".format(*(result.rowcount for result in gone))
+    gone = [db.session.execute(each).rowcount for each in doomed]  # type: ignore[attr-defined]
+    told = "{} sessions, {} audit events, {} keys".format(*gone)
     AuditEvent.record("pruned", origin(), reason=told)
     db.session.commit()
     click.echo(f"pruned {told}")

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 POSTGRES = r"postgres(?:ql)?(?:\+psycopg)?://"
+SQLITE = "sqlite:///(?!:memory:|file:)"  # in memory, each worker would have keys of its own
 SETTINGS: dict[str, tuple[Any, Any, Any]] = {
     # name: default, pattern, what it must be
-    # Not in memory: each worker would have keys of its own, and one revoked here would live there.
     "DATABASE_URL": (
         "sqlite:///latchkey.db",
-        rf"sqlite:///(?!:memory:|file:).+|{POSTGRES}.+",
-        "sqlite:///<file> or postgresql://<user>:<password>@<host>/<database>",
+        f"({SQLITE}|{POSTGRES}).+",
+        "sqlite:///<file> or postgresql://…",
     ),
     "LATCHKEY_VERIFY_DATABASE_URL": ("", f"({POSTGRES}.+)?", "postgresql://…, a standby"),
     "LATCHKEY_BIND": ("127.0.0.1:8000", r"unix:.+|.+:\d{1,5}", "host:port or unix:/path"),

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -17,106 +17,113 @@ from werkzeug.routing import Rule
 import errors
 from auth import interactive_session
 from models.base import Refused
-from routes import VIEWS, documented, public_url
-from schemas.envelope import ErrorSchema
+from routes import CONTRACTS, contract
+from schemas.error import ErrorSchema
 
-JSON = "application/json"
 TEXTS = tomllib.loads(Path(__file__).with_name("docs.toml").read_text())
+JSON = "application/json"
 Made = dict[str, Any]  # a part of the document
 
 
-def document() -> Made:
-    """OpenAPI 3.1. Built once a process; only ``servers`` is the request's."""
-    built = current_app.extensions.get("openapi") or build(current_app)
-    current_app.extensions["openapi"] = built
-    return {**built, "servers": [{"url": public_url()}]}
+class Built(NamedTuple):
+    """``operations`` by name, with every schema in its place instead of a ``$ref``."""
+
+    document: Made
+    operations: dict[str, Made]
 
 
-def build(app: Flask) -> Made:
-    plugin = MarshmallowPlugin()
-    spec = APISpec("Latchkey", "1", "3.1.0", [plugin], info={"description": TEXTS["about"]})
-    plugin.converter.add_attribute_function(meaning)  # type: ignore[union-attr]
+def built() -> Built:
+    """Once a process."""
+    if "docs" not in current_app.extensions:
+        paths = document(current_app, schema_name_resolver=lambda schema: None)["paths"]
+        made = [{**o, "path": p, "method": m.upper()} for p in paths for m, o in paths[p].items()]
+        named = {each["operationId"]: each for each in made}
+        current_app.extensions["docs"] = Built(document(current_app), named)
+    return current_app.extensions["docs"]  # type: ignore[no-any-return]
+
+
+def document(app: Flask, **plugin: Any) -> Made:
+    marshmallow = MarshmallowPlugin(**plugin)
+    spec = APISpec("Latchkey", "1", "3.1.0", [marshmallow], info={"description": TEXTS["about"]})
+    marshmallow.converter.add_attribute_function(meaning)  # type: ignore[union-attr]
     for name, scheme in TEXTS["security"].items():
         spec.components.security_scheme(name, scheme)
-    rules = sorted(app.url_map.iter_rules(), key=lambda rule: -len(rule.rule))
-    routed = {app.view_functions[rule.endpoint]: rule for rule in rules}  # /verify, not below it
-    for view, about in VIEWS.items():
-        method = min((routed[view].methods or {"GET"}) - {"HEAD", "OPTIONS"}).lower()
-        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", routed[view].rule)
-        spec.path(path, operations={method: operation(app, routed[view], about)})
-    spec.components.schema("Answer", envelope({"type": ["object", "null"]}))
-    days = spec.components.schemas["ApiKey"]["properties"]["expires_in_days"]
-    days["default"] = app.config["LATCHKEY_DEFAULT_EXPIRY_DAYS"]
-    days |= {"minimum": 1, "maximum": app.config["LATCHKEY_MAX_EXPIRY_DAYS"]}
+    for rule in app.url_map.iter_rules():
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        if app.view_functions[rule.endpoint] in CONTRACTS or path in TEXTS["plain"]:
+            method = min((rule.methods or {"GET"}) - {"HEAD", "OPTIONS"}).lower()
+            spec.path(path, operations={method: operation(app, rule, path)})
     return spec.to_dict()
 
 
-def operation(app: Flask, rule: Rule, about: documented) -> Made:
-    view = app.view_functions[rule.endpoint]
-    blueprint, _, name = rule.endpoint.rpartition(".")
+def operation(app: Flask, rule: Rule, path: str) -> Made:
+    """What a view says of itself; the rest is in its contract or, outside /api, in docs.toml."""
+    view, blueprint = app.view_functions[rule.endpoint], rule.endpoint.partition(".")[0]
     guarded = interactive_session in app.before_request_funcs.get(blueprint, [])
-    security = "session" if guarded else about.security
     summary, _, more = (inspect.getdoc(view) or "").partition(". ")
     only = "Interactive session only: it cannot be called with an API key." * guarded
     made: Made = {
-        "operationId": name.replace("_", "-"),
+        "operationId": view.__name__.replace("_", "-"),
         "tags": [TEXTS["tags"][view.__module__.rpartition(".")[2]]],
         "summary": summary,
         "description": " ".join(f"{more} {only}".split()),
         "parameters": [{"in": "path", **TEXTS["path"][name]} for name in sorted(rule.arguments)],
-        "security": [{security: []}] if security else [],
-        "responses": responses(about, guarded),
+        "security": [{"session": []}] * guarded,
     }
+    if view not in CONTRACTS:
+        plain = TEXTS["plain"][path]
+        also = refusals(*(413,) * ("requestBody" in plain), 500)
+        return {**made, **plain, "responses": {**plain["responses"], **also}}
+    about = CONTRACTS[view]
     if about.query:
         made["parameters"].append({"in": "query", "schema": about.query})
     if about.body:
         content = {"schema": about.body, "example": sample(about.body().load_fields)}
-        made["requestBody"] = {"required": True, "content": {about.body_type: content}}
-    return made
+        made["requestBody"] = {"required": True, "content": {JSON: content}}
+    return made | {"responses": responses(about, guarded)}
 
 
-def responses(about: documented, guarded: bool) -> Made:
-    """The success, the view's refusals, and those that come with its hook and its input."""
+def responses(about: contract, guarded: bool) -> Made:
+    """The success, and what the view, its hook and its input refuse."""
+    data = sample(about.data().dump_fields) if about.data else {}
+    shown = {"code": about.status, "message": about.done.lower(), "data": data}
+    reasons: list[Any] = [
+        *about.refuses,
+        *(401, 403) * guarded,
+        *(413, 415) * bool(about.body),
+        500,
+    ]
+    if asked := about.body or about.query:
+        name = next(iter(asked().load_fields))
+        reasons.append(ValidationError({name: ["required" if about.body else "invalid"]}))
+    success = reply(about.done, envelope(about.data), shown, {})
+    return {str(about.status): success} | refusals(*reasons)
+
+
+def refusals(*reasons: Any) -> Made:
+    """By status, for each status, rule or exception: errors.py itself makes the example."""
     found: Made = {}
-    for code, (schema, names) in about.plain.items():
-        add(found, code, schema, sample(schema().dump_fields) if schema else {}, names.split())
-    reasons: list[Any] = [*about.refuses, 500]
-    if not found:
-        data = sample(about.data().dump_fields) if about.data else {}
-        shown = {"code": about.status, "message": about.done.lower(), "data": data}
-        add(found, about.status, envelope(about.data) if about.data else "Answer", shown)
-        reasons += [*(401, 403) * guarded, *(413, 415) * bool(about.body)]
-        if asked := about.body or about.query:
-            name = next(iter(asked().load_fields))
-            reasons.append(ValidationError({name: ["required" if about.body else "invalid"]}))
     for reason in reasons:
-        body, status, headers = refusal(reason)
-        add(found, status, ErrorSchema if body["data"] else "Answer", body, headers)
-    found[str(about.status)]["description"] = about.done
+        if isinstance(reason, str):
+            reason = Refused(reason, TEXTS["refused"].get(reason, ""))
+        failure = default_exceptions[reason]() if isinstance(reason, int) else reason
+        body, status, headers = errors.refusal(failure)
+        schema = ErrorSchema if body["data"] else envelope(None)
+        new = reply(TEXTS["statuses"][str(status)], schema, body, headers)
+        examples = found.setdefault(str(status), new)["content"][JSON]["examples"]
+        if {"value": body} not in examples.values():
+            examples[f"answer-{len(examples) + 1}"] = {"value": body}
     return dict(sorted(found.items()))
 
 
-def add(found: Made, status: int, schema: Any, body: Any, headers: Any = ()) -> None:
-    reply = found.setdefault(str(status), {"description": TEXTS["statuses"].get(str(status))})
-    for name in headers:
-        header = {"description": TEXTS["headers"][name], "schema": {"type": "string"}}
-        reply.setdefault("headers", {})[name] = header
-    if schema:
-        empty = {"schema": schema, "examples": {}}
-        shown = reply.setdefault("content", {}).setdefault(JSON, empty)["examples"]
-        shown[f"answer-{len(shown) + 1}"] = {"value": body}
-
-
-def refusal(reason: int | str | ValidationError) -> errors.Refusal:
-    """What the service really answers, made by errors.py itself."""
-    if isinstance(reason, str):
-        return errors.refused(Refused(reason, TEXTS["refused"].get(reason, "")))
-    if isinstance(reason, ValidationError):
-        return errors.invalid(reason)
-    return errors.http(default_exceptions[reason]())
+def reply(meaning: str, schema: Any, body: Any, headers: Mapping[str, str]) -> Made:
+    content = {JSON: {"schema": schema, "examples": {"answer-1": {"value": body}}}}
+    told = {n: {"description": TEXTS["headers"][n], "schema": {"type": "string"}} for n in headers}
+    return {"description": meaning, "content": content} | ({"headers": told} if told else {})
 
 
 def envelope(data: Any) -> Made:
+    data = data or {"type": ["object", "null"]}
     kinds = {"code": {"type": "integer"}, "message": {"type": "string"}, "data": data}
     return {"type": "object", "properties": kinds, "required": [*kinds]}
 
@@ -130,6 +137,9 @@ def texts(field: Any) -> list[Any]:
 def meaning(self: object, field: Any, ret: Made) -> Made:
     """For apispec: what it adds to a field."""
     said = dict(zip(("description", "examples"), texts(field), strict=False))
+    if field.name == "expires_in_days":
+        said["default"] = current_app.config["LATCHKEY_DEFAULT_EXPIRY_DAYS"]
+        said |= {"minimum": 1, "maximum": current_app.config["LATCHKEY_MAX_EXPIRY_DAYS"]}
     kind = TEXTS["kinds"].get(type(field).__name__, {}).items()
     return said | {name: value for name, value in kind if not ret.get(name)}
 

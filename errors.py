@@ -1,13 +1,14 @@
 """Every failure becomes one JSON shape, through ErrorSchema. No view builds an error by hand."""
 
+from functools import singledispatch
 from typing import Any
 
-from flask import Flask, current_app, request
+from flask import current_app, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from models.base import Refused
-from schemas.envelope import ErrorSchema
+from schemas.error import ErrorSchema
 from tokens import redact
 
 Refusal = tuple[dict[str, Any], int, dict[str, str]]  # body, status, headers
@@ -26,11 +27,39 @@ REFUSALS = {  # rule: status, message, field
 }
 
 
-def register(app: Flask) -> None:
-    app.register_error_handler(HTTPException, http)
-    app.register_error_handler(ValidationError, invalid)
-    app.register_error_handler(Refused, refused)
-    app.register_error_handler(Exception, crash)
+@singledispatch
+def refusal(exc: Exception) -> Refusal:
+    """The answer to whatever a request raised.
+
+    Of what nobody foresaw the log gets the traceback, its parameters hidden, the client nothing.
+    """
+    current_app.logger.error("%s %r failed", request.method, redact(request.path), exc_info=exc)
+    cause = getattr(getattr(exc, "orig", None), "sqlite_errorname", "")
+    if cause.startswith("SQLITE_BUSY"):  # another writer had the lock all the time: try again
+        return answer(503, "service unavailable", Retry_After="1")
+    return answer(500, "internal server error")
+
+
+@refusal.register
+def http(exc: HTTPException) -> Refusal:
+    code, allow = exc.code or 500, dict(exc.get_headers()).get("Allow")
+    return answer(code, MESSAGES.get(code, exc.name.lower()), Allow=allow)
+
+
+@refusal.register
+def invalid(exc: ValidationError) -> Refusal:
+    sent = exc.data if isinstance(exc.data, dict) else {}
+    found: dict[str, list[str]] = exc.normalized_messages()  # type: ignore[no-untyped-call]
+    errors = [item(str(key), code, sent.get(key, "")) for key in found for code in found[key]]
+    return answer(400, "validation failed", *errors)
+
+
+@refusal.register
+def refused(exc: Refused) -> Refusal:
+    status, message, field = REFUSALS[exc.rule]
+    errors = [item(field, exc.rule, exc.value)] if field else []
+    retry = str(exc.value) if status == 429 else None  # seconds (RFC 9110, 10.2.3)
+    return answer(status, message, *errors, Retry_After=retry)
 
 
 def answer(code: int, message: str, *errors: Any, **headers: str | None) -> Refusal:
@@ -46,31 +75,3 @@ def item(key: str, message: str, value: Any) -> dict[str, str]:
     hidden = key in ("password", "token") or isinstance(value, dict | list)
     shown = "" if hidden else redact(str(value))[:100]
     return {"key": redact(key)[:100], "message": message, "value": shown}
-
-
-def http(exc: HTTPException) -> Refusal:
-    code, allow = exc.code or 500, dict(exc.get_headers()).get("Allow")
-    return answer(code, MESSAGES.get(code, exc.name.lower()), Allow=allow)
-
-
-def invalid(exc: ValidationError) -> Refusal:
-    sent = exc.data if isinstance(exc.data, dict) else {}
-    found: dict[str, list[str]] = exc.normalized_messages()  # type: ignore[no-untyped-call]
-    errors = [item(str(key), code, sent.get(key, "")) for key in found for code in found[key]]
-    return answer(400, "validation failed", *errors)
-
-
-def refused(exc: Refused) -> Refusal:
-    status, message, field = REFUSALS[exc.rule]
-    errors = [item(field, exc.rule, exc.value)] if field else []
-    retry = str(exc.value) if status == 429 else None  # seconds (RFC 9110, 10.2.3)
-    return answer(status, message, *errors, Retry_After=retry)
-
-
-def crash(exc: Exception) -> Refusal:
-    """The log gets the traceback, its parameters hidden; the client gets nothing of it."""
-    current_app.logger.error("%s %r failed", request.method, redact(request.path), exc_info=exc)
-    cause = getattr(getattr(exc, "orig", None), "sqlite_errorname", "")
-    if cause.startswith("SQLITE_BUSY"):  # another writer had the lock all the time: try again
-        return answer(503, "service unavailable", Retry_After="1")
-    return answer(500, "internal server error")

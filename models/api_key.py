@@ -30,6 +30,7 @@ class ApiKey(Model):
     last_used_ip: Mapped[str | None] = mapped_column(sa.String(45))
     last_refused_at: Mapped[datetime | None]  # the right secret, dead
     last_mismatch_at: Mapped[datetime | None]  # a wrong secret
+    token = ""  # of one just made, in memory only
 
     @property
     def status(self) -> str:
@@ -45,8 +46,8 @@ class ApiKey(Model):
     @classmethod
     def create(
         cls, user: User, origin: Origin, name: str, mode: str, expires_in_days: int | None = None
-    ) -> tuple[Self, str]:
-        """A new key, and its token, which is shown once. Refused: ``limit_reached``.
+    ) -> Self:
+        """A new key with its ``token``, for one answer to show. Refused: ``limit_reached``.
 
         ``User.step_up`` came first and holds the user's row: concurrent creates count in turn.
         """
@@ -57,10 +58,10 @@ class ApiKey(Model):
         token = tokens.mint(current_app.config["LATCHKEY_KEY_PREFIX"])
         life = timedelta(expires_in_days or current_app.config["LATCHKEY_DEFAULT_EXPIRY_DAYS"])
         key = cls(id=new_id(), user_id=user.id, name=name, mode=mode, expires_at=utcnow() + life)
-        key.key_public, key.digest = token.public, token.digest
+        key.key_public, key.digest, key.token = token.public, token.digest, token.text
         db.session.add(key)
         key.audit("created", origin)
-        return key, token.text
+        return key
 
     @classmethod
     def revoke(

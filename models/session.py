@@ -21,15 +21,17 @@ class Session(Model):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     user: Mapped[User] = relationship()
+    token = ""  # of one just started, in memory only
 
     @classmethod
-    def start(cls, user: User) -> tuple[Self, str]:
-        """A new session, and its token, which is shown once."""
+    def start(cls, user: User) -> Self:
+        """A new session with its ``token``, for the one answer that shows it."""
         token = tokens.mint(current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
         life = timedelta(hours=current_app.config["LATCHKEY_SESSION_HOURS"])
         session = cls(digest=token.digest, user=user, expires_at=utcnow() + life)
         db.session.add(session)
-        return session, token.text
+        session.token = token.text
+        return session
 
     @classmethod
     def find(cls, token: tokens.Token) -> Self | None:

@@ -1,19 +1,16 @@
 """One blueprint a file, named after its URL; a view is 1 to 6 lines."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
-from flask import Response, current_app, request
-from marshmallow import Schema
+from flask import current_app, request
+from marshmallow import EXCLUDE, Schema, ValidationError
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 
-POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
-POLICY += "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-PAGE_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-View = TypeVar("View", bound=Callable[..., Any])
-Plain = tuple[type[Schema] | None, str]  # of the body, if there is one; names of headers
-VIEWS: dict[Callable[..., Any], "documented"] = {}
+View = Callable[..., Any]
 
 
 class Anything(BaseConverter):
@@ -24,31 +21,48 @@ class Anything(BaseConverter):
 
 
 @dataclass
-class documented:  # noqa: N801
-    """What the code of a view does not say, said beside it; its docstring says the rest."""
+class contract:  # noqa: N801
+    """What a view takes and answers: carried out here, described by docs.py."""
 
-    done: str  # what its success means
-    data: type[Schema] | None = None  # in the envelope
+    done: str  # what its success means; in lower case it is the message
+    data: type[Schema] | None = None
     status: int = 200
     query: type[Schema] | None = None
     body: type[Schema] | None = None
-    body_type: str = "application/json"
     refuses: tuple[int | str, ...] = ()  # statuses, and rules of errors.REFUSALS
-    plain: dict[int, Plain] = field(default_factory=dict)  # answers without the envelope
-    security: str | None = None  # "session" goes without saying: the blueprint's hook says it
 
     def __call__(self, view: View) -> View:
-        VIEWS[view] = self
-        return view
+        @wraps(view)
+        def called(**taken: Any) -> tuple[dict[str, Any], int]:
+            if self.query:
+                taken |= self.query(unknown=EXCLUDE).load(request.args)
+            if self.body:
+                taken |= self.body().load(json_object())
+            found = view(**taken)
+            data = self.data().dump(found) if self.data else {}
+            return {"code": self.status, "message": self.done.lower(), "data": data}, self.status
+
+        CONTRACTS[called] = self
+        return called
+
+
+CONTRACTS: dict[View, contract] = {}
+
+
+def json_object() -> dict[str, Any]:
+    """The request's body. Raises ValidationError, or 413 or 415."""
+    most, chunked = current_app.config["MAX_CONTENT_LENGTH"], request.content_length is None
+    if chunked and len(request.get_data()) >= most:
+        raise RequestEntityTooLarge  # what is over the limit was cut off unseen
+    try:
+        body = request.get_json()
+    except (BadRequest, RecursionError):
+        raise ValidationError("invalid_json", "body") from None
+    if not isinstance(body, dict):
+        raise ValidationError("invalid", "body")
+    return body
 
 
 def public_url() -> str:
     """Where clients reach Latchkey, without a slash at the end."""
     return str(current_app.config["LATCHKEY_PUBLIC_URL"] or request.host_url).rstrip("/")
-
-
-def secure_page(response: Response) -> Response:
-    """What a browser shows runs nothing but our own files, in nobody's frame."""
-    if request.endpoint == "static" or request.blueprint in ("pages", "portal"):
-        response.headers.update(PAGE_HEADERS, **{"Content-Security-Policy": POLICY})
-    return response

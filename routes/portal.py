@@ -1,4 +1,4 @@
-"""/docs, /llms.txt and /openapi.json: the documentation, for people, language models and tools."""
+"""/ is the account page, /docs, /llms.txt and /openapi.json the documentation of the API."""
 
 import json
 import re
@@ -25,9 +25,15 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+@bp.get("/")
+def account() -> str:
+    """The page calls the JSON API and has no logic of its own here."""
+    return render_template("index.html")
+
+
 @bp.get("/openapi.json")
 def openapi() -> docs.Made:
-    return docs.document()
+    return {**docs.built().document, "servers": [{"url": public_url()}]}
 
 
 @bp.get("/docs")
@@ -41,7 +47,7 @@ def operation(name: str) -> str | Response:
     found = operations().get(name.removesuffix(".md")) or abort(404)
     if name.endswith(".md"):
         return Response(markdown(found), mimetype="text/markdown")
-    return page("operation.html", operation=found, curl=page("curl.txt", operation=found))
+    return page("operation.html", operation=found)
 
 
 @bp.get("/llms.txt")
@@ -49,30 +55,17 @@ def llms() -> Response:
     return Response(page("llms.txt"), mimetype="text/plain")
 
 
+def operations() -> dict[str, docs.Made]:
+    return docs.built().operations
+
+
 def markdown(found: docs.Made) -> str:
-    return page("operation.md", operation=found, curl=page("curl.txt", operation=found))
+    return page("operation.md", operation=found)
 
 
 def page(template: str, **more: Any) -> str:
-    base = public_url()
-    known: docs.Made = {"api": docs.document(), "operations": operations(), "base": base}
+    base, tags = public_url(), docs.TEXTS["tags"].values()
     server = {"url": f"{base}/mcp", "type": "http"}  # without a type some take it for a command
-    known["mcp_json"] = pretty({f"{urlsplit(base).netloc} MCP server": server})
-    return render_template(template, tags=docs.TEXTS["tags"].values(), **known, **more)
-
-
-def operations() -> dict[str, docs.Made]:
-    """By name; every ``$ref`` replaced by what it points to."""
-    api = docs.document()
-    paths = inlined(api["paths"], api["components"]["schemas"])
-    made = [{**o, "path": p, "method": m.upper()} for p in paths for m, o in paths[p].items()]
-    return {each["operationId"]: each for each in made}
-
-
-def inlined(node: Any, schemas: docs.Made) -> Any:
-    if isinstance(node, list):
-        return [inlined(each, schemas) for each in node]
-    if not isinstance(node, dict):
-        return node
-    pointed = schemas[node["$ref"].rpartition("/")[2]] if "$ref" in node else {}
-    return {name: inlined(each, schemas) for name, each in {**pointed, **node}.items()}
+    more["mcp_json"] = pretty({f"{urlsplit(base).netloc} MCP server": server})
+    known = {"api": docs.built().document, "operations": operations(), "base": base, "tags": tags}
+    return render_template(template, **known, **more)

@@ -11,14 +11,10 @@ from werkzeug.routing import Rule
 from auth import api_key, bearer
 from models.base import db
 from models.user import User
-from routes import documented
-from schemas.envelope import Answer, answer
-from schemas.resources import ScopeQuerySchema
+from routes import contract
 
 bp = Blueprint("verify", __name__)
 SCOPES = {"read": "read", "write": "read write"}  # by mode of the key
-CHALLENGE = "WWW-Authenticate"
-IDENTITY = "X-User-Id X-User-Name X-Key-Id X-Key-Scopes"
 prober = ThreadPoolExecutor(1, "healthz")
 
 
@@ -30,12 +26,6 @@ def any_method(state: BlueprintSetupState) -> None:
 
 
 @bp.endpoint("verify.verify")
-@documented(
-    "The key is good for these scopes",
-    query=ScopeQuerySchema,
-    plain={200: (None, IDENTITY), 401: (None, CHALLENGE), 403: (None, CHALLENGE)},
-    security="api_key",
-)
 def verify(path: str = "") -> Response:
     """Verify an API key. A gateway asks before it lets a request pass: any method, this path and
     every one below it, nothing cached, answers without a body (RFC 6750, 3.1)."""
@@ -55,15 +45,14 @@ def refuse(status: int, error: str) -> Response:
 
 
 @bp.get("/healthz")
-@documented("Ok", refuses=(503,))
-def healthz() -> Answer:
+@contract("Ok", refuses=(503,))
+def healthz() -> None:
     """Check health. A load balancer asks whether the database answers within 1.5 seconds."""
     try:
         prober.submit(probe, db.engines["verify"]).result(timeout=1.5)
     except (TimeoutError, sa.exc.SQLAlchemyError) as exc:
         current_app.logger.error("the database does not answer: %r", exc)
         raise ServiceUnavailable from None
-    return answer("ok")
 
 
 def probe(engine: sa.Engine) -> None:

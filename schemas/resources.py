@@ -1,12 +1,10 @@
 """Users, sessions, keys and audit events; one schema both ways. Error messages are stable codes."""
 
 from functools import partial
-from typing import Any
 
-from flask import current_app, request
+from flask import current_app
 from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.validate import Length, OneOf, Range, Regexp
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from schemas.fields import SHOWN, Count, Flag, Output, Text, Time, Whole
 
@@ -14,22 +12,6 @@ EVENTS = ["created", "revoked", "auth_failed", "login_failed"]
 EVENTS += ["user_added", "user_suspended", "user_restored", "password_changed"]
 SPACE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028-\u202f\u205f\u3000"  # the same in ECMAScript
 NOT_BLANK = Regexp(rf"^[^\x00]*[^{SPACE}][^\x00]*$", error="required")
-
-
-def load(schema: Schema) -> Any:
-    """The request's JSON body through ``schema``. Raises ValidationError, or 413 or 415."""
-    if (
-        request.content_length is None
-        and len(request.get_data()) >= current_app.config["MAX_CONTENT_LENGTH"]
-    ):
-        raise RequestEntityTooLarge  # chunked: what is over the limit was cut off unseen
-    try:
-        body = request.get_json()
-    except (BadRequest, RecursionError):
-        raise ValidationError("invalid_json", "body") from None
-    if not isinstance(body, dict):
-        raise ValidationError("invalid", "body")
-    return schema.load(body)
 
 
 def bcrypt_sized(password: str) -> None:
@@ -79,7 +61,7 @@ class SessionSchema(Schema):
     user = fields.Nested(UserSchema, **SHOWN)
 
 
-class ApiKeySchema(Input):
+class KeySchema(Input):
     id, user_id = Output(), Output()
     name = Text(required=True, validate=[Length(max=100, error="too_long"), NOT_BLANK])
     key_public = Output()
@@ -121,8 +103,8 @@ class PaginationSchema(Schema):
     prev_page = Count(attribute="prev_num", allow_none=True)
 
 
-class ApiKeyPageSchema(Schema):
-    api_keys = fields.List(fields.Nested(ApiKeySchema), **SHOWN)
+class KeyPageSchema(Schema):
+    api_keys = fields.List(fields.Nested(KeySchema), **SHOWN)
     pagination = fields.Nested(PaginationSchema, **SHOWN)
 
 
@@ -131,6 +113,5 @@ class AuditPageSchema(Schema):
     pagination = fields.Nested(PaginationSchema, **SHOWN)
 
 
-CreatedApiKeySchema = ApiKeySchema.from_dict({"token": Output()}, name="CreatedApiKeySchema")
+NewKeySchema = KeySchema.from_dict({"token": Output()}, name="NewKeySchema")
 RevokedSchema = Schema.from_dict({"revoked": Count()}, name="RevokedSchema")
-ScopeQuerySchema = Input.from_dict({"scope": fields.String()}, name="ScopeQuerySchema")

@@ -1,14 +1,16 @@
 """The operator's commands, as the operator types them."""
 
 import pytest
+from click.testing import CliRunner
 from conftest import log_in
+from flask.cli import FlaskGroup
 from servers import PASSWORD
 
 
 @pytest.fixture
 def flask(app):
     def run(*words, stdin=None):
-        return app.test_cli_runner().invoke(args=words, input=stdin)
+        return CliRunner().invoke(FlaskGroup(create_app=lambda: app), words, input=stdin)
 
     return run
 

@@ -101,7 +101,7 @@ def many_keys(app, monkeypatch):
         user, origin = User.find("alice"), Origin(None, "POST", "/")
         made = [ApiKey.create(user, origin, f"key {n}", "read") for n in range(60)]
         db.session.commit()
-        return {key.id: token for key, token in made}
+        return {key.id: key.token for key in made}
 
 
 def kill_workers(server, over):

@@ -1,11 +1,8 @@
-"""The one shape of every answer under /api: code, message, data."""
-
-from typing import Any
+"""The one shape of every failure under /api."""
 
 from marshmallow import Schema, fields, validate
 
 type_names = ["validation_error", "external_api_error"]
-Answer = tuple[dict[str, Any], int] | tuple[dict[str, Any], int, dict[str, str]]
 
 
 class ErrorItemSchema(Schema):
@@ -26,8 +23,3 @@ class ErrorSchema(Schema):
     code = fields.Integer(metadata={"description": "HTTP error code"})
     message = fields.String(metadata={"description": "Error message"})
     data = fields.Nested(ErrorDataSchema)
-
-
-def answer(message: str, data: dict[str, Any] | None = None, code: int = 200) -> tuple[Any, int]:
-    """A success in the envelope; ``data`` is an empty object where there is nothing to say."""
-    return {"code": code, "message": message, "data": data or {}}, code
