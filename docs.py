@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -25,20 +25,13 @@ JSON = "application/json"
 Made = dict[str, Any]  # a part of the document
 
 
-class Built(NamedTuple):
-    """``operations`` by name, with every schema in its place instead of a ``$ref``."""
-
-    document: Made
-    operations: dict[str, Made]
-
-
-def built() -> Built:
-    """Once a process."""
+def built() -> tuple[Made, dict[str, Made]]:
+    """The document; its operations by name, every schema in its place. Once a process."""
     if "docs" not in current_app.extensions:
         paths = document(current_app, schema_name_resolver=lambda schema: None)["paths"]
         made = [{**o, "path": p, "method": m.upper()} for p in paths for m, o in paths[p].items()]
-        named = {each["operationId"]: each for each in made}
-        current_app.extensions["docs"] = Built(document(current_app), named)
+        operations = {each["operationId"]: each for each in made}
+        current_app.extensions["docs"] = document(current_app), operations
     return current_app.extensions["docs"]  # type: ignore[no-any-return]
 
 

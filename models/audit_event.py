@@ -52,11 +52,12 @@ class AuditEvent(Model):
     @classmethod
     def throttle(cls, name_digest: str, ip: str | None, mine: Self | None = None) -> None:
         """Refused: ``throttled``, with the seconds to wait, when this name or this address has
-        used up its failed attempts; ``mine``, which does not count, is then withdrawn."""
+        used up its failed attempts before ``mine``, which is then withdrawn."""
         window = timedelta(minutes=current_app.config["LATCHKEY_LOGIN_WINDOW_MINUTES"])
         now, nth = utcnow(), current_app.config["LATCHKEY_LOGIN_FAILURES"] - 1
         recent = (cls.event == "login_failed", cls.created_at > now - window)
-        failures = sa.select(cls.created_at).where(*recent, cls.id != (mine.id if mine else 0))
+        earlier = [cls.id < mine.id] if mine else []
+        failures = sa.select(cls.created_at).where(*recent, *earlier)
         for who in (cls.name_digest == name_digest, cls.ip == ip):
             nth_newest = failures.where(who).order_by(cls.created_at.desc()).offset(nth).limit(1)
             if until := db.session.scalar(nth_newest):

@@ -7,6 +7,7 @@ pool's own connection.
 import hmac
 import logging
 import re
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ READ = """
     FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.key_public = :public"""
 SQL = {"sqlite": READ, "postgresql": re.sub(r":(\w+)", r"%(\1)s", READ)}
 MINUTE = timedelta(minutes=1)
+hung = {"until": 0.0}  # by time.monotonic()
 NOTED = {None: "used", "wrong_secret": "mismatch"}
 
 
@@ -48,7 +50,7 @@ class Verified(NamedTuple):
 
 def verify(token: tokens.Token, origin: Callable[[], Origin]) -> Verified | None:
     """The key, if and only if it is good at this moment."""
-    key = find(token.public)
+    key = find(db.engines["verify"], token.public)
     if key is None:
         return None
     reason = key.dead if hmac.compare_digest(key.digest, token.digest) else "wrong_secret"
@@ -58,14 +60,23 @@ def verify(token: tokens.Token, origin: Callable[[], Origin]) -> Verified | None
     return None if reason else key
 
 
-def find(public: str) -> Verified | None:
-    """The row, good or dead. After a restart of the database, old connections are given up."""
-    engine = db.engines["verify"]
+def find(engine: sa.Engine, public: str) -> Verified | None:
+    """The row, good or dead. A database that was restarted is asked again, over a new connection;
+    one that hangs is asked by one request at a time, so that it does not hold every thread."""
+    began = time.monotonic()
+    if began < hung["until"]:
+        raise TimeoutError("the database hangs")
+    hung["until"] = hung["until"] and began + 2
     try:
-        return read(engine, public)
+        found = read(engine, public)
     except engine.dialect.loaded_dbapi.Error:
+        if time.monotonic() - began > 1:
+            hung["until"] = time.monotonic() + 0.5
+            raise
         engine.dispose()
-        return read(engine, public)
+        found = read(engine, public)
+    hung["until"] = 0.0
+    return found
 
 
 def read(engine: sa.Engine, public: str) -> Verified | None:

@@ -33,7 +33,8 @@ def account() -> str:
 
 @bp.get("/openapi.json")
 def openapi() -> docs.Made:
-    return {**docs.built().document, "servers": [{"url": public_url()}]}
+    document, _ = docs.built()
+    return {**document, "servers": [{"url": public_url()}]}
 
 
 @bp.get("/docs")
@@ -56,7 +57,7 @@ def llms() -> Response:
 
 
 def operations() -> dict[str, docs.Made]:
-    return docs.built().operations
+    return docs.built()[1]
 
 
 def markdown(found: docs.Made) -> str:
@@ -64,8 +65,8 @@ def markdown(found: docs.Made) -> str:
 
 
 def page(template: str, **more: Any) -> str:
-    base, tags = public_url(), docs.TEXTS["tags"].values()
+    base, tags, (api, named) = public_url(), docs.TEXTS["tags"].values(), docs.built()
     server = {"url": f"{base}/mcp", "type": "http"}  # without a type some take it for a command
     more["mcp_json"] = pretty({f"{urlsplit(base).netloc} MCP server": server})
-    known = {"api": docs.built().document, "operations": operations(), "base": base, "tags": tags}
+    known = {"api": api, "operations": named, "base": base, "tags": tags}
     return render_template(template, **known, **more)

@@ -78,6 +78,21 @@ def test_thirty_creates_at_once_on_two_hosts_stop_at_the_limit(hosts, alice, htt
     assert sql("SELECT event, count(*) FROM audit_events GROUP BY event") == [("created", 5)]
 
 
+def test_with_the_throttle_as_it_comes_thirty_creates_at_once_give_five_keys_too(
+    serve, alice, http, sql
+):
+    """The first ten attempts under way pass it: five make a key, five find the limit reached."""
+    wanted, hosts = {"name": "script", "mode": "read", "password": PASSWORD}, [serve(), serve()]
+
+    def create(url):
+        return http.post(url, json=wanted, headers=bearer(alice.token)).status_code
+
+    codes = at_once(create, [f"{host.url}/api/me/api-keys" for host in hosts] * 15)
+    assert codes.count(201) == 5 and codes.count(409) >= 5 and set(codes) <= {201, 409, 429}
+    assert sql("SELECT count(*) FROM api_keys") == [(5,)]
+    assert sql("SELECT event, count(*) FROM audit_events GROUP BY event") == [("created", 5)]
+
+
 def test_fifty_revocations_at_once_are_one(hosts, alice, http, sql):
     key = alice.key()
     urls = [f"{host.url}/api/me/api-keys/{key['id']}" for host in hosts] * 25
@@ -187,6 +202,30 @@ def test_a_server_started_before_its_database_serves_when_that_is_there(database
     with_one = health(server)[0], verdict(server, database.key)
     server.stop()
     assert with_none == ((503, GONE), 500) and with_one == (200, 200)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path):
+    server, over = Server(database.url, tmp_path / "log"), Event()
+
+    def ask():
+        codes = []
+        while not over.is_set():
+            codes.append(httpx.get(f"{server.url}/verify", headers=head, timeout=5).status_code)
+        return codes
+
+    head = bearer(database.key)
+    with ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(ask) for _ in range(20)]
+        time.sleep(0.5)
+        with database.frozen():
+            sick = [health(server) for _ in range(4)]
+        while health(server)[0] != 200:
+            time.sleep(0.1)
+        over.set()
+    server.stop()
+    assert sick == [(503, GONE)] * 4
+    assert {code for each in asked for code in each.result()} == {200, 500}
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
