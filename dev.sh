@@ -41,7 +41,7 @@ bench)
     install requirements.txt requirements-dev.txt
     command -v wrk >/dev/null || { echo "the bench needs wrk: apt-get install wrk" >&2; exit 1; }
     shift
-    exec python bench/verify.py "$@" ;;
+    exec python -m bench.verify "$@" ;;
 prove)
     install requirements.txt requirements-dev.txt
     python -m bench.crash

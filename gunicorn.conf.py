@@ -9,8 +9,9 @@ everywhere = f"0.0.0.0:{found['PORT']}"  # noqa: S104  # a PaaS sets PORT and ro
 bind = everywhere if os.environ.get("PORT") else found["LATCHKEY_BIND"]
 bind = os.environ.get("LATCHKEY_BIND") or bind
 workers = found["WEB_CONCURRENCY"]
-worker_class, threads = "gthread", 4  # bcrypt and fsync let others go on meanwhile
-preload_app = True  # workers share memory
+# bench/RESULTS.md: 2 workers of 4 threads cost least per request and answer most of them; threads
+# let others go on during bcrypt and fsync; preloaded, the processes share memory (102 of 129 MiB).
+worker_class, threads, preload_app = "gthread", 4, True
 control_socket_disable = True
 limit_request_line, limit_request_field_size = 8190, 16384  # what is absurd gets our own answer
 umask = 0o077  # the SQLite file is for its owner only

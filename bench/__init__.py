@@ -1,1 +1,7 @@
-"""Measurements of Latchkey that anybody can run."""
+"""The measurements: ``python -m bench.verify`` and so on, in the root of the project."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "tests")]  # the servers are those of the tests

@@ -8,20 +8,16 @@ immediate shutdown) at a random moment; then everything that was answered is loo
 
 import argparse
 import random
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-import httpx  # noqa: E402
-import psutil  # noqa: E402
-import sqlalchemy as sa  # noqa: E402
-from servers import PASSWORD, Postgres, Server, prepared  # noqa: E402
+import httpx
+import psutil
+import sqlalchemy as sa
+from servers import PASSWORD, Postgres, Server, prepared
 
 ROOMY = {"LATCHKEY_MAX_ACTIVE_KEYS": "1000", "LATCHKEY_LOGIN_FAILURES": "1000"}
 WANTED = {"name": "storm", "mode": "read", "password": PASSWORD}

@@ -11,7 +11,6 @@ import argparse
 import http.client
 import multiprocessing
 import random
-import sys
 import time
 from collections import defaultdict
 from datetime import timedelta
@@ -20,16 +19,13 @@ from statistics import quantiles
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from servers import Postgres, Server, flask, prepared
 
-from servers import Postgres, Server, flask, prepared  # noqa: E402
-
-import tokens  # noqa: E402
-from models.api_key import ApiKey  # noqa: E402
-from models.base import db, new_id, utcnow  # noqa: E402
-from models.session import Session  # noqa: E402
-from models.user import User  # noqa: E402
+import tokens
+from models.api_key import ApiKey
+from models.base import db, new_id, utcnow
+from models.session import Session
+from models.user import User
 
 
 class Person(NamedTuple):

@@ -6,29 +6,17 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import bcrypt
+import flask_migrate
 import psutil
+import sqlalchemy as sa
+from servers import free_port
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-import flask_migrate  # noqa: E402
-import sqlalchemy as sa  # noqa: E402
-from servers import Postgres  # noqa: E402
-
-import tokens  # noqa: E402
-from app import create_app  # noqa: E402
-from models.base import db, new_id, utcnow  # noqa: E402
-
-
-@contextlib.contextmanager
-def postgresql():
-    server = Postgres()
-    yield server.url
-    server.remove()
-
+import tokens
+from app import create_app
+from bench import ROOT
+from models.base import db, new_id, utcnow
 
 TIMES = "'2026-01-01 00:00:00', '2099-01-01 00:00:00'"
 FILL = {  # keys nobody asks for: a user for every five
@@ -85,16 +73,15 @@ def bcrypt_hash(text):
 class Server:
     """An application under the gunicorn settings that ship."""
 
-    def __init__(self, application, log, root=ROOT, **environ):
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+    def __init__(self, application, log, *options, **environ):
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         clean = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TZ")}
-        clean |= {"PYTHONPATH": f"{root}:{ROOT}/bench", "LATCHKEY_BIND": self.url[7:]}
-        command = [sys.executable, "-m", "gunicorn", "--config", f"{root}/gunicorn.conf.py"]
+        clean |= {"LATCHKEY_BIND": self.url[7:]}
+        command = [sys.executable, "-m", "gunicorn", *options]
         with open(log, "ab") as out:
             self.process = subprocess.Popen(
-                [*command, application], cwd=root, env=clean | environ, stdout=out, stderr=out
+                [*command, application], cwd=ROOT, env=clean | environ, stdout=out, stderr=out
             )
         for _ in range(100):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):

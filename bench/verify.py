@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from setup import Server, bcrypt_hash, fill, postgresql
+from servers import Postgres
 
+from bench.setup import Server, bcrypt_hash, fill
 from tokens import mint
 
 HERE = Path(__file__).parent
@@ -60,8 +61,12 @@ def targets(stack, home, sizes):
         stack.callback(started.stop)
         return started
 
-    postgres, asked = stack.enter_context(postgresql()), 1000
-    floor = Target("floor", server("floor:app"), [mint("lk").text for _ in range(asked)], home)
+    database, asked = Postgres(), 1000
+    stack.callback(database.remove)
+    postgres = database.url
+    floor = Target(
+        "floor", server("bench.floor:app"), [mint("lk").text for _ in range(asked)], home
+    )
     found = [floor]
     for name, url in (("SQLite", f"sqlite:///{home}/%d.db"), ("PostgreSQL", postgres)):
         for size in sizes:
@@ -73,12 +78,12 @@ def targets(stack, home, sizes):
             if size == 100_000:
                 dead = fill(here, size, asked, revoked=True)
                 found.append(Target(f"{name}, revoked", latchkey, dead, home))
-                orm = server("alternatives:app", DATABASE_URL=here, ALTERNATIVE="orm")
+                orm = server("bench.alternatives:app", DATABASE_URL=here, ALTERNATIVE="orm")
                 found.append(Target(f"{name}, ORM", orm, good, home))
         found.append(Target(f"{name}, garbage", latchkey, [t[:-1] + "_" for t in good], home))
     url = f"sqlite:///{home}/bcrypt.db"
     slow = fill(url, 1000, 8, hashed=bcrypt_hash)
-    hashing = server("alternatives:app", DATABASE_URL=url, ALTERNATIVE="bcrypt")
+    hashing = server("bench.alternatives:app", DATABASE_URL=url, ALTERNATIVE="bcrypt")
     return [*found, Target("SQLite, bcrypt", hashing, slow, home)]
 
 
@@ -108,7 +113,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
-    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10**3, 10**4, 10**5, 10**6])
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:

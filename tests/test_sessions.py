@@ -5,6 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import log_in
 
+from models.audit_event import AuditEvent, Origin
+from models.base import Refused, db
+
 
 def test_it_works(alice):
     assert alice.call("GET", "/api/me").json["data"]["username"] == "alice"
@@ -30,6 +33,18 @@ def test_the_throttle_holds_under_concurrency_and_refuses_the_right_password(app
     answer = log_in(app.test_client(), "alice")
     assert answer.status_code == 429 and 0 < int(answer.headers["Retry-After"]) <= 900
     assert sql("SELECT count(*) FROM audit_events WHERE event = 'login_failed'") == [(10,)]
+
+
+def test_only_what_was_tried_before_counts_against_an_attempt(app):
+    with app.app_context():
+        attempts = []
+        for _ in range(12):
+            row = AuditEvent.record("login_failed", Origin(None, "POST", "/"), name_digest="d")
+            attempts.append(row)
+            db.session.commit()
+        AuditEvent.throttle("d", None, attempts[9])  # nine before it, two after
+        with pytest.raises(Refused):
+            AuditEvent.throttle("d", None, attempts[10])
 
 
 def test_a_stolen_session_cannot_guess_the_password(alice):
