@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 import sqlalchemy as sa
+from flask import current_app
 from flask.cli import AppGroup
 
 import tokens
@@ -118,7 +119,8 @@ def revoke_key(key_id: str, token_stdin: bool) -> None:
     """Revoke one key, for ever and at once."""
     which = ApiKey.id == key_id.lower()
     if token_stdin:
-        which = ApiKey.digest == tokens.digest(input().strip())
+        prefix = current_app.config["LATCHKEY_KEY_PREFIX"]
+        which = ApiKey.of(tokens.parse(input().strip(), prefix))
     revoked = ApiKey.revoke(origin(), which, reason="operator")
     db.session.commit()
     if not revoked and not db.session.scalar(sa.select(ApiKey.id).where(which)):

@@ -23,6 +23,7 @@ REFUSALS = {  # rule: status, message, field
     "incorrect_password": (400, "validation failed", "password"),
     "not_found": (404, "api key not found", "id"),
     "limit_reached": (409, "active api key limit reached", None),
+    "busy": (503, "service unavailable", None),
     "throttled": (429, "too many failed attempts", None),
 }
 
@@ -58,7 +59,7 @@ def invalid(exc: ValidationError) -> Refusal:
 def refused(exc: Refused) -> Refusal:
     status, message, field = REFUSALS[exc.rule]
     errors = [item(field, exc.rule, exc.value)] if field else []
-    retry = str(exc.value) if status == 429 else None  # seconds (RFC 9110, 10.2.3)
+    retry = str(exc.value) if status in (429, 503) else None  # seconds (RFC 9110, 10.2.3)
     return answer(status, message, *errors, Retry_After=retry)
 
 

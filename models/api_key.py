@@ -24,8 +24,8 @@ class ApiKey(Model):
     digest: Mapped[bytes] = mapped_column(sa.LargeBinary(32))
     mode: Mapped[str] = mapped_column(sa.String(5))  # read, write
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    expires_at: Mapped[datetime]
-    revoked_at: Mapped[datetime | None]  # set once, for ever
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    revoked_at: Mapped[datetime | None] = mapped_column(index=True)  # set once, for ever
     last_used_at: Mapped[datetime | None]
     last_used_ip: Mapped[str | None] = mapped_column(sa.String(45))
     last_refused_at: Mapped[datetime | None]  # the right secret, dead
@@ -37,6 +37,12 @@ class ApiKey(Model):
         if self.revoked_at:
             return "revoked"
         return "active" if self.expires_at > utcnow() else "expired"
+
+    @classmethod
+    def of(cls, token: tokens.Token | None) -> sa.ColumnElement[bool]:
+        """The key with this token, as a condition."""
+        known = token and sa.and_(cls.key_public == token.public, cls.digest == token.digest)
+        return sa.false() if known is None else known
 
     @classmethod
     def active(cls, user: User) -> sa.ColumnElement[bool]:

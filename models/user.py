@@ -1,7 +1,10 @@
 """People, and how they prove who they are."""
 
 import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from threading import BoundedSemaphore
 from typing import Self
 
 import bcrypt
@@ -11,6 +14,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.audit_event import AuditEvent, Origin
 from models.base import Model, Refused, db, new_id, utcnow
+
+# A flood of log-ins may take what CPU time is left over (bench/flood.py), and two threads.
+hasher = ThreadPoolExecutor(1, "bcrypt", os.nice, (19,))
+log_ins = BoundedSemaphore(2)
 
 
 class User(Model):
@@ -29,11 +36,17 @@ class User(Model):
 
     @classmethod
     def log_in(cls, username: str, password: str, origin: Origin) -> Self:
-        """The user of this name and password. Refused: ``bad_credentials``, ``throttled``."""
-        user = cls.find(username)
-        if not check_password(user, username, password, origin) or user is None:
-            raise Refused("bad_credentials")
-        return user
+        """The user of this name and password. Refused: ``bad_credentials``, ``throttled``, or
+        ``busy`` where two log-ins are under way: the other threads are for verifications."""
+        if not log_ins.acquire(blocking=False):
+            raise Refused("busy", 1)
+        try:
+            user = cls.find(username)
+            if not check_password(user, username, password, origin) or user is None:
+                raise Refused("bad_credentials")
+            return user
+        finally:
+            log_ins.release()
 
     def step_up(self, password: str, origin: Origin) -> None:
         """The password again, as at a log-in. Refused: ``incorrect_password``, ``throttled``."""
@@ -62,7 +75,8 @@ def check_password(user: User | None, username: str, password: str, origin: Orig
     AuditEvent.throttle(name, origin.ip, attempt)
     absent = f"$2b${current_app.config['LATCHKEY_BCRYPT_ROUNDS']:02}$" + "." * 53
     stored = user.password_hash if user else absent
-    if not bcrypt.checkpw(password.encode(), stored.encode()) or user is None:
+    right = hasher.submit(bcrypt.checkpw, password.encode(), stored.encode()).result()
+    if not right or user is None:
         return False
     # A write takes the lock and looks again: nothing is begun with what was changed meanwhile.
     same = (User.id == user.id, User.password_hash == stored, User.suspended_at.is_(None))

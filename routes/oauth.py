@@ -40,8 +40,7 @@ def revoke() -> ResponseReturnValue:
     holding it is all the right needed. An unknown token answers the same."""
     text, prefix = form("token", needed=True), current_app.config["LATCHKEY_KEY_PREFIX"]
     if key := tokens.parse(text, prefix):
-        which = (ApiKey.key_public == key.public, ApiKey.digest == key.digest)
-        ApiKey.revoke(origin(), *which, reason="revoked_by_token")
+        ApiKey.revoke(origin(), ApiKey.of(key), reason="revoked_by_token")
     elif session := tokens.parse(text, prefix + "s"):
         for user_id in Session.end(Session.digest == session.digest):
             AuditEvent.record("revoked", origin(), reason="revoked_by_token", user_id=user_id)

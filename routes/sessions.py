@@ -14,7 +14,7 @@ from schemas.resources import LoginSchema, SessionSchema, UserSchema
 public = Blueprint("login", __name__, url_prefix="/api")
 bp = Blueprint("sessions", __name__, url_prefix="/api")
 bp.before_request(interactive_session)
-SIGNING_IN = ("bad_credentials", 403, "throttled")  # what it may be refused for
+SIGNING_IN = ("bad_credentials", 403, "throttled", "busy")  # what it may be refused for
 
 
 @public.post("/auth/login")

@@ -103,11 +103,11 @@ def program(name, package):
 
 
 @contextmanager
-def prepared(database_url):
+def prepared(database_url, revision="head"):
     """An app over a new database, migrated and with three people in it."""
     app = create_app({"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": "4"})
     with app.app_context():
-        upgrade()
+        upgrade(revision=revision)
         for name in NAMES:
             user = User(username=name)
             user.set_password(PASSWORD)

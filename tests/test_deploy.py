@@ -134,6 +134,27 @@ def test_behind_nginx_a_strange_id_is_one_more_unknown_key(session):
         assert answer.json() == {"code": 404, "message": "api key not found", "data": data}
 
 
+def test_behind_nginx_slow_clients_hold_nobody_up(session, app):
+    """Two hundred send a byte now and then; nginx waits for them, no thread of gunicorn's does."""
+    wanted = {"name": "script", "mode": "read", "password": PASSWORD}
+    key = session.post("/api/me/api-keys", json=wanted).json()["data"]
+    address, slow = (session.base_url.host, session.base_url.port), []
+    try:
+        for n in range(200):
+            slow.append(socket.create_connection(address))
+            start = b"GET /verify HTTP/1.1\r\nHost: a\r\nX-Slow: "
+            long = b"POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n{"
+            slow[-1].sendall(long if n % 2 else start)
+        for _ in range(5):
+            for each in slow:
+                each.sendall(b"x")
+            bearer = {"Authorization": f"Bearer {key['token']}"}
+            assert session.get("/verify", headers=bearer, timeout=2).status_code == 200
+    finally:
+        for each in slow:
+            each.close()
+
+
 def test_what_nginx_refuses_itself_never_arrives(session, sql):
     """A long body and a NUL: in nginx's own words, not in our envelope."""
     for refused, status in (

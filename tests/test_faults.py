@@ -1,14 +1,18 @@
-"""What a user sees when the machine fails: a lock that is held, a disk that is full."""
+"""What a user sees when the machine fails: a lock that is held, a disk that is full, no power."""
 
+import fcntl
 import os
+import re
+import signal
 import sqlite3
 import subprocess
 import time
 
 import httpx
+import psutil
 import pytest
 from conftest import Person
-from servers import Server, prepared
+from servers import Server, prepared, program
 
 
 def bearer(token):
@@ -28,13 +32,13 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", where], check=True)
 
 
-def start(where, log):
+def start(where, log, **environ):
     """A server over a new SQLite file, Alice's session at it, and one key of hers."""
     url = f"sqlite:///{where}/latchkey.db"
     with prepared(url) as app:
         alice = Person(app, "alice")
         key = alice.key()
-    return Server(url, log), alice.token, key
+    return Server(url, log, **environ), alice.token, key
 
 
 def test_while_another_writer_holds_sqlite_keys_verify_and_revoking_says_503(tmp_path):
@@ -75,3 +79,46 @@ def test_on_a_full_disk_keys_verify_and_revoking_changes_nothing(tmp_path, small
     assert httpx.delete(address, headers=bearer(session)).status_code == 200
     assert httpx.get(verify, headers=bearer(key["token"])).status_code == 401
     server.stop()
+
+
+def test_a_writer_waits_its_turn_and_a_reader_does_not(tmp_path):
+    """On SQLite writers queue by flock."""
+    server, session, key = start(tmp_path, tmp_path / "log")
+    verify, address = f"{server.url}/verify", f"{server.url}/api/me/api-keys/{key['id']}"
+    mine, his = {"headers": bearer(session), "timeout": 0.5}, {"headers": bearer(key["token"])}
+    with (tmp_path / "latchkey.db-turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        assert httpx.get(verify, **his).status_code == 200
+        assert httpx.get(f"{server.url}/api/me", **mine).status_code == 200
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.delete(address, **mine)
+    for _ in range(50):  # the one that waited goes on
+        if httpx.get(verify, **his).status_code == 401:
+            break
+    assert httpx.get(verify, **his).status_code == 401
+    server.stop()
+
+
+def test_the_answer_to_a_revocation_follows_the_sync_to_the_disk(tmp_path):
+    """Seen from outside, by strace: asked, synced, answered, in this order (SQLite)."""
+    strace, trace = program("strace", "strace"), tmp_path / "trace"
+    server, session, key = start(tmp_path, tmp_path / "log", WEB_CONCURRENCY="1")
+    (worker,) = psutil.Process(server.process.pid).children()
+    calls = "trace=fsync,fdatasync,recvfrom,sendto"
+    tracer = subprocess.Popen(
+        [strace, "-f", "-s", "40", "-e", calls, "-o", trace, "-p", str(worker.pid)]
+    )
+    for _ in range(100):
+        httpx.get(f"{server.url}/healthz")
+        if trace.exists() and "GET /healthz" in trace.read_text():
+            break
+        time.sleep(0.05)
+    address = f"{server.url}/api/me/api-keys/{key['id']}"
+    assert httpx.delete(address, headers=bearer(session)).status_code == 200
+    tracer.send_signal(signal.SIGINT)
+    tracer.wait(10)
+    told = trace.read_text()
+    server.stop()
+    asked = told.index("DELETE /api/me/api-keys/")
+    answered = told.index('"HTTP/1.1 200', asked)
+    assert re.search(r"f(data)?sync(\(\d+\)| resumed>.*\)) += 0", told[asked:answered]), told

@@ -167,6 +167,26 @@ def test_killed_workers_take_no_revocation_back_and_leave_none_half_done(
         assert verdict == (401 if key_id in dead else 200)
 
 
+def test_while_log_ins_are_checked_verifications_are_answered(serve, alice, http):
+    server = serve(LATCHKEY_BCRYPT_ROUNDS="15", WEB_CONCURRENCY="1", LATCHKEY_LOGIN_FAILURES="1000")
+    key = alice.key()
+
+    def guess(number):
+        who = {"username": f"nobody{number}", "password": "wrong"}
+        answer = http.post(f"{server.url}/api/auth/login", json=who)
+        return answer.status_code, answer.headers.get("Retry-After")
+
+    with ThreadPoolExecutor(12) as pool:
+        flood = [pool.submit(guess, n) for n in range(12)]
+        time.sleep(0.5)
+        for _ in range(3):
+            answer = http.get(f"{server.url}/verify", headers=bearer(key["token"]), timeout=1)
+            assert answer.status_code == 200
+        assert not all(each.done() for each in flood)
+    told = [each.result() for each in flood]
+    assert told.count((401, None)) >= 2 and set(told) == {(401, None), (503, "1")}
+
+
 class Directory:
     """Where an SQLite file lives: a volume that may not be mounted yet. (A file that is taken
     away under way stays there for every connection that has it open.)"""

@@ -1,0 +1,89 @@
+"""No call reads a whole table: the database's own plan of every statement, on both databases."""
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from conftest import Person
+from flask.cli import FlaskGroup
+from servers import prepared
+
+from bench.setup import FILL, KEYS, TIMES, USERS
+from models.base import db, utcnow
+from models.verification import SQL
+
+TABLES = ("users", "sessions", "api_keys", "audit_events")
+TRAIL = """INSERT INTO audit_events (created_at, event, user_id, method, path, ip, name_digest)
+    {n} SELECT '2026-01-01 00:00:00', 'login_failed', 'u' || (i % 400), 'POST', '/', 'a' || i,
+        'n' || i FROM n"""
+SIGNED_IN = """INSERT INTO sessions (digest, user_id, created_at, expires_at)
+    {n} SELECT {digest}, 'u' || (i % 400 + 1), {times} FROM n"""
+
+
+@pytest.fixture
+def full(new_database_url):
+    """An app over a database with some thousand rows in each table, and Alice in it."""
+    with prepared(new_database_url) as app, app.app_context():
+        n, (public, digest) = FILL[db.engine.dialect.name]
+        for statement in (USERS, KEYS, TRAIL, SIGNED_IN):
+            made = statement.format(n=n, public=public, digest=digest, times=TIMES)
+            db.session.execute(sa.text(made), {"count": 4000})
+        db.session.execute(sa.text("ANALYZE"))
+        db.session.commit()
+        yield app
+
+
+def plan(statement, parameters):
+    """What EXPLAIN says, a string for each step."""
+    with db.engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            return [row[3] for row in rows]
+        connection.exec_driver_sql("SET enable_seqscan = off")  # is there an index at all?
+        return [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
+
+
+def scans(step):
+    return any(f"SCAN {table}" in step or f"Seq Scan on {table}" in step for table in TABLES)
+
+
+def run_everything(app, alice, flask):
+    one, two, three = (alice.key() for _ in range(3))
+    keys = "/api/me/api-keys"
+    for path in (keys, f"{keys}/audit", f"{keys}/audit?event=created"):
+        assert alice.call("GET", path).status_code == 200
+    assert alice.call("GET", f"{keys}/audit?api_key_id={one['id']}&page=2").status_code == 200
+    assert alice.call("DELETE", f"{keys}/{one['id']}").status_code == 200
+    assert alice.http.post("/oauth/revoke", data={"token": two["token"]}).status_code == 200
+    known = {"token": three["token"], "client_secret": three["token"]}
+    asked = alice.http.post("/oauth/introspect", data={**known, "client_id": three["key_public"]})
+    assert asked.json["active"]
+    assert alice.call("DELETE", keys).json["data"] == {"revoked": 1}
+    assert flask("keys", "revoke", "--token-stdin", stdin=three["token"]) == "was revoked already\n"
+    assert flask("keys", "revoke", three["id"]) == "was revoked already\n"
+    assert three["id"] in flask("keys", "list", "--user", "alice")
+    assert alice.call("POST", "/api/auth/logout").status_code == 200
+    assert "suspended" in flask("users", "suspend", "alice")
+    assert flask("prune", "--days", "400").startswith("pruned 0 sessions")
+
+
+def test_no_statement_reads_a_whole_table(full):
+    seen = {}
+
+    def note(connection, cursor, statement, parameters, context, many):
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            seen[statement] = parameters
+
+    for engine in db.engines.values():
+        sa.event.listen(engine, "before_cursor_execute", note)
+
+    def flask(*words, stdin=None):
+        return CliRunner().invoke(FlaskGroup(create_app=lambda: full), words, input=stdin).output
+
+    run_everything(full, Person(full, "alice"), flask)
+    for engine in db.engines.values():
+        sa.event.remove(engine, "before_cursor_execute", note)
+    now = utcnow().isoformat(" ", "microseconds")
+    seen[SQL[db.engine.dialect.name]] = {"public": "x", "now": now, "past": now}
+    assert len(seen) > 20
+    bad = {s: steps for s, values in seen.items() if any(map(scans, steps := plan(s, values)))}
+    assert bad == {}
