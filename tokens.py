@@ -12,7 +12,7 @@ import zlib
 from typing import NamedTuple
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
-SHAPE = re.compile(r"([a-z]+)_([0-9A-Za-z]{12})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
+SHAPE = re.compile(r"([a-z]{1,11})_([0-9A-Za-z]{12})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
 
 
 class Token(NamedTuple):

@@ -46,6 +46,7 @@ def fill(url, count, asked, revoked=False, hashed=tokens.digest):
     with app.app_context():
         if not sa.inspect(db.engine).has_table("users"):
             flask_migrate.upgrade(ROOT / "migrations")
+        if not db.session.scalar(sa.text("SELECT count(*) FROM api_keys")):
             n, (public, digest) = FILL[db.engine.dialect.name]
             keys = KEYS.format(n=n, public=public, digest=digest, times=TIMES)
             db.session.execute(sa.text(USERS.format(n=n)), {"count": count // 5 + 1})

@@ -103,9 +103,9 @@ def program(name, package):
 
 
 @contextmanager
-def prepared(database_url, revision="head"):
+def prepared(database_url, revision="head", rounds=4):
     """An app over a new database, migrated and with three people in it."""
-    app = create_app({"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": "4"})
+    app = create_app({"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": str(rounds)})
     with app.app_context():
         upgrade(revision=revision)
         for name in NAMES:
