@@ -4,6 +4,7 @@ from functools import singledispatch
 from typing import Any
 
 from flask import current_app, request
+from gunicorn.http.errors import ParseException
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -45,6 +46,12 @@ def refusal(exc: Exception) -> Refusal:
 def http(exc: HTTPException) -> Refusal:
     code, allow = exc.code or 500, dict(exc.get_headers()).get("Allow")
     return answer(code, MESSAGES.get(code, exc.name.lower()), Allow=allow)
+
+
+@refusal.register
+def unreadable(exc: ParseException) -> Refusal:
+    """A body in broken chunks: what gunicorn says of it quotes it, so nobody writes it down."""
+    return answer(400, "bad request")
 
 
 @refusal.register

@@ -1,9 +1,19 @@
 """How gunicorn runs Latchkey."""
 
+import logging
 import os
 
 from config import settings
 
+
+def unquoted(record: logging.LogRecord) -> bool:
+    """A broken request is logged without its words: they may be a token or a password."""
+    if str(record.msg).startswith("Invalid request from"):
+        record.msg = record.msg.partition(": ")[0]
+    return True
+
+
+logging.getLogger("gunicorn.error").addFilter(unquoted)
 found = settings(os.environ)
 everywhere = f"0.0.0.0:{found['PORT']}"  # noqa: S104  # a PaaS sets PORT and routes to it
 bind = everywhere if os.environ.get("PORT") else found["LATCHKEY_BIND"]
@@ -14,4 +24,6 @@ workers = found["WEB_CONCURRENCY"]
 worker_class, threads, preload_app = "gthread", 4, True
 control_socket_disable = True
 limit_request_line, limit_request_field_size = 8190, 16384  # what is absurd gets our own answer
+# From a gateway on this host gunicorn would take a client's SCRIPT_NAME: it chooses the route.
+forwarder_headers, secure_scheme_headers = "", {}  # type: ignore[var-annotated]
 umask = 0o077  # the SQLite file is for its owner only

@@ -1,6 +1,7 @@
 """What a verification costs: CPU time of the workers per request, as a ratio to a bare endpoint.
 
-Everything is served at once and measured in turn, in several rounds.
+Everything is served at once and measured in turn, in several rounds, because the machine's speed
+drifts: a ratio is between neighbours of one round, and the median of the rounds is printed.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import http.client
 import subprocess
 import tempfile
 from pathlib import Path
+from statistics import median
 
 from servers import Postgres
 
@@ -93,13 +95,16 @@ def create_database(url, name):
 
 
 def table(found):
-    """The cheapest round of each, and in brackets its ratio to the floor's: what the rest of the
-    machine took, or one worker that got all connections, is not Latchkey's."""
+    """Each figure, and in brackets its ratio to the floor of the same round; medians."""
     head = "| | CPU µs/request | requests/s | p50 ms | p99 ms |\n|---|---|---|---|---|\n"
-    lines, floor = [], min(found[0].rounds)
+    lines = []
     for target in found:
-        best = zip(min(target.rounds), floor, (0, 0, 1, 1), strict=True)
-        cells = [f"{value:,.{digits}f} ({value / base:.2f})" for value, base, digits in best]
+        cells = []
+        for column, digits in enumerate((0, 0, 1, 1)):
+            values = [figures[column] for figures in target.rounds]
+            floor = [figures[column] for figures in found[0].rounds]
+            ratio = median(v / f for v, f in zip(values, floor, strict=True))
+            cells.append(f"{median(values):,.{digits}f} ({ratio:.2f})")
         lines.append(f"| {target.name} | {' | '.join(cells)} |")
     return head + "\n".join(lines)
 
