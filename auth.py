@@ -10,15 +10,13 @@ from models.audit_event import Origin
 from models.session import Session
 from models.verification import Verified, verify
 
-COOKIE = "latchkey"
-
 
 def interactive_session() -> None:
     """Before-request hook: the live session becomes ``g.session``, its user ``g.user``.
 
     Refuses with 403 a key that is good elsewhere, with 401 anything else (RFC 6750).
     """
-    cookie = request.cookies.get(COOKIE, "")
+    cookie = request.cookies.get("latchkey", "")
     if cookie and "Authorization" in request.headers:
         abort(401)  # two credentials are refused, not resolved
     if cookie and request.method not in ("GET", "HEAD"):
@@ -44,9 +42,8 @@ def bearer() -> str:
 
 def same_origin() -> None:
     """403 for what a page of another origin made the browser send (CSRF)."""
-    ours = request.headers.get("Origin") == request.host_url[:-1]
-    fallback = "same-origin" if ours else ""  # some browsers send the Origin alone
-    if request.headers.get("Sec-Fetch-Site", fallback) != "same-origin":
+    ours = request.headers.get("Origin") == request.host_url[:-1]  # all that some browsers send
+    if request.headers.get("Sec-Fetch-Site", "same-origin" if ours else "") != "same-origin":
         abort(403)
 
 
@@ -58,7 +55,7 @@ def set_cookie(token: str = "") -> None:
         local = f"{request.host}:".startswith(("localhost:", "127.0.0.1:", "[::1]:"))
         secure, life = request.is_secure or not local, None if token else 0
         flags: dict[str, Any] = {"path": "/api", "httponly": True, "samesite": "Strict"}
-        response.set_cookie(COOKIE, token, life, secure=secure, **flags)
+        response.set_cookie("latchkey", token, life, secure=secure, **flags)
         return response
 
 

@@ -162,10 +162,20 @@ def test_the_reading_order_has_every_file_and_its_lines():
 
 
 def test_every_chosen_dependency_has_its_reason():
-    lines = (ROOT / "requirements.txt").read_text().split("# What they need.")[0].splitlines()
+    lines = (ROOT / "requirements.in").read_text().splitlines()
     chosen = [re.split(r"\[|==", line)[0] for line in lines if not line.startswith("#")]
     table = TEXT.split("| dependency |")[1]
     assert sorted(re.findall(r"^\| ([\w-]+) \| .{20,} \|$", table, re.M)) == sorted(chosen)
+
+
+def test_what_is_installed_is_pinned_with_its_hashes():
+    """pip then takes nothing else, not even the same version with other contents."""
+    pinned = (ROOT / "requirements.txt").read_text().lower().replace("_", "-").split("\n")
+    for line in (ROOT / "requirements.in").read_text().lower().splitlines()[1:]:
+        assert f"{line.replace('[binary]', '')} \\" in pinned, line
+    packages = [line for line in pinned if re.match("[a-z]", line)]
+    followed = [pinned[pinned.index(line) + 1] for line in packages]
+    assert len(packages) > 15 and all("--hash=sha256:" in line for line in followed)
 
 
 def test_every_endpoint_is_named(app):
