@@ -49,13 +49,13 @@ def same_origin() -> None:
 
 def set_cookie(token: str = "") -> None:
     """Give the browser its session or, without a token, take it away."""
+    local = f"{request.host}:".startswith(("localhost:", "127.0.0.1:", "[::1]:"))
+    flags: dict[str, Any] = {"path": "/api", "httponly": True, "samesite": "Strict"}
+    flags |= {"secure": request.is_secure or not local, "max_age": None if token else 0}
 
     @after_this_request
     def cookie(response: Response) -> Response:
-        local = f"{request.host}:".startswith(("localhost:", "127.0.0.1:", "[::1]:"))
-        secure, life = request.is_secure or not local, None if token else 0
-        flags: dict[str, Any] = {"path": "/api", "httponly": True, "samesite": "Strict"}
-        response.set_cookie("latchkey", token, life, secure=secure, **flags)
+        response.set_cookie("latchkey", token, **flags)
         return response
 
 

@@ -20,17 +20,13 @@ users = AppGroup("users", help="Who may sign in.")
 keys = AppGroup("keys", help="Everybody's API keys.")
 
 
-def valid(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def valid(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """A new user's name or password; a password is read from standard input, or asked for."""
+    if isinstance(value, bool):
+        value = input() if value else click.prompt("Password", "", True, True)
     if errors := NewUserSchema().validate({parameter.name: value}):
         raise click.BadParameter(", ".join(errors[parameter.name]))
     return value
-
-
-def password(context: click.Context, option: click.Parameter, from_stdin: bool) -> str:
-    if from_stdin:
-        return valid(context, option, input())
-    asked = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    return valid(context, option, asked)
 
 
 def existing(context: click.Context, parameter: click.Parameter, name: str | None) -> User | None:
@@ -40,7 +36,7 @@ def existing(context: click.Context, parameter: click.Parameter, name: str | Non
 
 
 a_user = click.argument("user", callback=existing)
-a_password = click.option("--password-stdin", "password", is_flag=True, callback=password)
+a_password = click.option("--password-stdin", "password", is_flag=True, callback=valid)
 
 
 def origin() -> Origin:
@@ -117,10 +113,9 @@ def list_keys(user: User | None) -> None:
 @click.option("--token-stdin", is_flag=True, help="Read the token itself from standard input.")
 def revoke_key(key_id: str, token_stdin: bool) -> None:
     """Revoke one key, for ever and at once."""
-    which = ApiKey.id == key_id.lower()
-    if token_stdin:
-        prefix = current_app.config["LATCHKEY_KEY_PREFIX"]
-        which = ApiKey.of(tokens.parse(input().strip(), prefix))
+    prefix = current_app.config["LATCHKEY_KEY_PREFIX"]
+    token = tokens.parse(input().strip(), prefix) if token_stdin else None
+    which = ApiKey.of(token) if token else ApiKey.id == key_id.lower()
     revoked = ApiKey.revoke(origin(), which, reason="operator")
     db.session.commit()
     if not revoked and not db.session.scalar(sa.select(ApiKey.id).where(which)):

@@ -1,12 +1,11 @@
 """Every failure becomes one JSON shape, through ErrorSchema. No view builds an error by hand."""
 
-from functools import singledispatch
 from typing import Any
 
 from flask import current_app, request
 from gunicorn.http.errors import ParseException
 from marshmallow import ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from models.base import Refused
 from schemas.error import ErrorSchema
@@ -29,45 +28,27 @@ REFUSALS = {  # rule: status, message, field
 }
 
 
-@singledispatch
 def refusal(exc: Exception) -> Refusal:
-    """The answer to whatever a request raised.
-
-    Of what nobody foresaw the log gets the traceback, its parameters hidden, the client nothing.
-    """
+    """The answer to whatever a request raised; of what nobody foresaw it says nothing."""
+    if isinstance(exc, ParseException):  # broken chunks: its own words quote them, secrets and all
+        exc = BadRequest()
+    if isinstance(exc, HTTPException):
+        code, allow = exc.code or 500, dict(exc.get_headers()).get("Allow")
+        return answer(code, MESSAGES.get(code, exc.name.lower()), Allow=allow)
+    if isinstance(exc, ValidationError):
+        sent = exc.data if isinstance(exc.data, dict) else {}
+        found: dict[str, list[str]] = exc.normalized_messages()  # type: ignore[no-untyped-call]
+        errors = [item(str(key), code, sent.get(key, "")) for key in found for code in found[key]]
+        return answer(400, "validation failed", *errors)
+    if isinstance(exc, Refused):
+        status, message, field = REFUSALS[exc.rule]
+        errors = [item(field, exc.rule, exc.value)] if field else []
+        retry = str(exc.value) if status in (429, 503) else None  # seconds (RFC 9110, 10.2.3)
+        return answer(status, message, *errors, Retry_After=retry)
     current_app.logger.error("%s %r failed", request.method, redact(request.path), exc_info=exc)
-    cause = getattr(getattr(exc, "orig", None), "sqlite_errorname", "")
-    if cause.startswith("SQLITE_BUSY"):  # another writer had the lock all the time: try again
-        return answer(503, "service unavailable", Retry_After="1")
+    if getattr(getattr(exc, "orig", None), "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+        return answer(503, "service unavailable", Retry_After="1")  # another writer had the lock
     return answer(500, "internal server error")
-
-
-@refusal.register
-def http(exc: HTTPException) -> Refusal:
-    code, allow = exc.code or 500, dict(exc.get_headers()).get("Allow")
-    return answer(code, MESSAGES.get(code, exc.name.lower()), Allow=allow)
-
-
-@refusal.register
-def unreadable(exc: ParseException) -> Refusal:
-    """A body in broken chunks: what gunicorn says of it quotes it, so nobody writes it down."""
-    return answer(400, "bad request")
-
-
-@refusal.register
-def invalid(exc: ValidationError) -> Refusal:
-    sent = exc.data if isinstance(exc.data, dict) else {}
-    found: dict[str, list[str]] = exc.normalized_messages()  # type: ignore[no-untyped-call]
-    errors = [item(str(key), code, sent.get(key, "")) for key in found for code in found[key]]
-    return answer(400, "validation failed", *errors)
-
-
-@refusal.register
-def refused(exc: Refused) -> Refusal:
-    status, message, field = REFUSALS[exc.rule]
-    errors = [item(field, exc.rule, exc.value)] if field else []
-    retry = str(exc.value) if status in (429, 503) else None  # seconds (RFC 9110, 10.2.3)
-    return answer(status, message, *errors, Retry_After=retry)
 
 
 def answer(code: int, message: str, *errors: Any, **headers: str | None) -> Refusal:

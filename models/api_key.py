@@ -34,15 +34,13 @@ class ApiKey(Model):
 
     @property
     def status(self) -> str:
-        if self.revoked_at:
-            return "revoked"
-        return "active" if self.expires_at > utcnow() else "expired"
+        alive = "active" if self.expires_at > utcnow() else "expired"
+        return "revoked" if self.revoked_at else alive
 
     @classmethod
-    def of(cls, token: tokens.Token | None) -> sa.ColumnElement[bool]:
+    def of(cls, token: tokens.Token) -> sa.ColumnElement[bool]:
         """The key with this token, as a condition."""
-        known = token and sa.and_(cls.key_public == token.public, cls.digest == token.digest)
-        return sa.false() if known is None else known
+        return sa.and_(cls.key_public == token.public, cls.digest == token.digest)
 
     @classmethod
     def active(cls, user: User) -> sa.ColumnElement[bool]:
@@ -55,7 +53,7 @@ class ApiKey(Model):
     ) -> Self:
         """A new key with its ``token``, for one answer to show. Refused: ``limit_reached``.
 
-        ``User.step_up`` came first and holds the user's row: concurrent creates count in turn.
+        ``User.prove`` came first and holds the user's row: concurrent creates count in turn.
         """
         count = db.session.scalar(sa.select(sa.func.count()).where(cls.active(user))) or 0
         if count >= current_app.config["LATCHKEY_MAX_ACTIVE_KEYS"]:
@@ -80,7 +78,7 @@ class ApiKey(Model):
         alive = sa.update(cls).where(*which, cls.revoked_at.is_(None))
         killed = db.session.scalars(alive.values(revoked_at=utcnow()).returning(cls)).all()
         for key in killed:
-            key.audit("revoked", origin, reason=reason)
+            key.audit("revoked", origin, reason)
         return len(killed)
 
     @classmethod

@@ -49,19 +49,15 @@ class AuditEvent(Model):
         db.session.add(row)
         return row
 
-    @classmethod
-    def throttle(cls, name_digest: str, ip: str | None, mine: Self | None = None) -> None:
-        """Refused: ``throttled``, with the seconds to wait, when this name or this address has
-        used up its failed attempts before ``mine``, which is then withdrawn."""
+    def throttle(self) -> None:
+        """Refused: ``throttled``, with the seconds to wait, where the name or the address of this
+        attempt had used up its failures before. The attempt is not committed."""
+        db.session.flush()
         window = timedelta(minutes=current_app.config["LATCHKEY_LOGIN_WINDOW_MINUTES"])
-        now, nth = utcnow(), current_app.config["LATCHKEY_LOGIN_FAILURES"] - 1
-        recent = (cls.event == "login_failed", cls.created_at > now - window)
-        earlier = [cls.id < mine.id] if mine else []
-        failures = sa.select(cls.created_at).where(*recent, *earlier)
-        for who in (cls.name_digest == name_digest, cls.ip == ip):
-            nth_newest = failures.where(who).order_by(cls.created_at.desc()).offset(nth).limit(1)
-            if until := db.session.scalar(nth_newest):
-                if mine:
-                    db.session.delete(mine)
-                    db.session.commit()
+        now, most = utcnow(), current_app.config["LATCHKEY_LOGIN_FAILURES"]
+        at = AuditEvent.created_at
+        failures = sa.select(at).where(AuditEvent.event == self.event, at > now - window)
+        for who in (AuditEvent.name_digest == self.name_digest, AuditEvent.ip == self.ip):
+            newest = failures.where(who).order_by(at.desc())
+            if until := db.session.scalar(newest.offset(most).limit(1)):
                 raise Refused("throttled", ceil((until + window - now).total_seconds()))

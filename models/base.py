@@ -1,4 +1,4 @@
-"""The database: its connection, its clock, its refusals."""
+"""The database: its connections, its clock, its refusals."""
 
 import fcntl
 import sqlite3
@@ -63,8 +63,8 @@ def hasten(dialect: sa.Dialect, record: Any, args: Any, options: dict[str, Any])
 def durable(connection: Any, record: object) -> None:
     """Acknowledged means durable: with less, a power cut can bring a revoked key back to life."""
     if isinstance(connection, sqlite3.Connection):
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        wal = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
+        connection.executescript(wal)
     else:  # a stronger setting of the server, such as remote_apply, stays
         on = "SELECT set_config('synchronous_commit', 'on', false)"
         connection.execute(f"{on} WHERE current_setting('synchronous_commit') = 'off'")

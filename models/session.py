@@ -6,7 +6,7 @@ from typing import Self
 
 import sqlalchemy as sa
 from flask import current_app
-from sqlalchemy.orm import Mapped, joinedload, mapped_column, relationship
+from sqlalchemy.orm import Mapped, contains_eager, mapped_column, relationship
 
 import tokens
 from models.base import Model, db, utcnow
@@ -36,9 +36,9 @@ class Session(Model):
     @classmethod
     def find(cls, token: tokens.Token) -> Self | None:
         """The session of this token, unless it has ended or its user is suspended."""
-        mine = sa.select(cls).where(cls.digest == token.digest, cls.expires_at > utcnow())
-        session = db.session.scalar(mine.options(joinedload(cls.user)))
-        return session if session and session.user.suspended_at is None else None
+        live = (cls.expires_at > utcnow(), User.suspended_at.is_(None))
+        mine = sa.select(cls).join(cls.user).where(cls.digest == token.digest, *live)
+        return db.session.scalar(mine.options(contains_eager(cls.user)))
 
     @classmethod
     def end(cls, *which: sa.ColumnElement[bool]) -> Sequence[str]:

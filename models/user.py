@@ -34,6 +34,11 @@ class User(Model):
     def find(cls, username: str) -> Self | None:
         return db.session.scalar(sa.select(cls).where(cls.username == username.lower()))
 
+    def set_password(self, password: str) -> None:
+        """Store the bcrypt hash of at most 72 bytes of UTF-8. The caller ends the sessions."""
+        salt = bcrypt.gensalt(current_app.config["LATCHKEY_BCRYPT_ROUNDS"])
+        self.password_hash = bcrypt.hashpw(password.encode(), salt).decode()
+
     @classmethod
     def log_in(cls, username: str, password: str, origin: Origin) -> Self:
         """The user of this name and password. Refused: ``bad_credentials``, ``throttled``, or
@@ -41,45 +46,32 @@ class User(Model):
         if not log_ins.acquire(blocking=False):
             raise Refused("busy", 1)
         try:
-            user = cls.find(username)
-            if not check_password(user, username, password, origin) or user is None:
-                raise Refused("bad_credentials")
-            return user
+            return cls.prove(username, password, origin, "bad_credentials")
         finally:
             log_ins.release()
 
-    def step_up(self, password: str, origin: Origin) -> None:
-        """The password again, as at a log-in. Refused: ``incorrect_password``, ``throttled``."""
-        if not check_password(self, self.username, password, origin):
-            raise Refused("incorrect_password")
+    @classmethod
+    def prove(cls, username: str, password: str, origin: Origin, otherwise: str) -> Self:
+        """The user of this name and password, in the same time for a name that nobody has.
 
-    def set_password(self, password: str) -> None:
-        """Store the bcrypt hash of at most 72 bytes of UTF-8. The caller ends the sessions."""
-        salt = bcrypt.gensalt(current_app.config["LATCHKEY_BCRYPT_ROUNDS"])
-        self.password_hash = bcrypt.hashpw(password.encode(), salt).decode()
-
-
-def check_password(user: User | None, username: str, password: str, origin: Origin) -> bool:
-    """Whether the password is right, in the same time for a name that nobody has.
-
-    The attempt is written down as failed before bcrypt runs, so that concurrent guesses count each
-    other on every worker, and is struck out in the caller's transaction when it was right.
-    """
-    name = hashlib.sha256(username.lower().encode()).hexdigest()  # people type passwords as names
-    about = {"user_id": user.id if user else None, "reason": "incorrect_password"}
-    AuditEvent.throttle(name, origin.ip)
-    if db.engine.name == "postgresql":  # later attempts have higher numbers and see the earlier
-        db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
-    attempt = AuditEvent.record("login_failed", origin, name_digest=name, **about)
-    db.session.commit()
-    AuditEvent.throttle(name, origin.ip, attempt)
-    absent = f"$2b${current_app.config['LATCHKEY_BCRYPT_ROUNDS']:02}$" + "." * 53
-    stored = user.password_hash if user else absent
-    right = hasher.submit(bcrypt.checkpw, password.encode(), stored.encode()).result()
-    if not right or user is None:
-        return False
-    # A write takes the lock and looks again: nothing is begun with what was changed meanwhile.
-    same = (User.id == user.id, User.password_hash == stored, User.suspended_at.is_(None))
-    db.session.delete(attempt)
-    proof = sa.update(User).where(*same).values(last_proof_at=utcnow()).returning(User.id)
-    return db.session.scalar(proof) is not None
+        The attempt is written down as failed before bcrypt runs, so that concurrent guesses count
+        each other on every worker, and is struck out in the caller's transaction when it was right.
+        """
+        if db.engine.name == "postgresql":  # one after the other, as SQLite's writers are anyway
+            db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
+        user, name = cls.find(username), hashlib.sha256(username.lower().encode()).hexdigest()
+        about = {"user_id": user.id if user else None, "reason": "incorrect_password"}
+        attempt = AuditEvent.record("login_failed", origin, name_digest=name, **about)
+        attempt.throttle()
+        db.session.commit()
+        nobody = f"$2b${current_app.config['LATCHKEY_BCRYPT_ROUNDS']:02}$" + "." * 53
+        stored = user.password_hash if user else nobody
+        right = hasher.submit(bcrypt.checkpw, password.encode(), stored.encode()).result()
+        # This write takes the lock and looks again: nothing begins with what was changed meanwhile.
+        same = (cls.username == username.lower(), cls.password_hash == stored)
+        proof = sa.update(cls).where(*same, cls.suspended_at.is_(None)).returning(cls)
+        proven = db.session.scalar(proof.values(last_proof_at=utcnow())) if right else None
+        if proven is None:
+            raise Refused(otherwise)
+        db.session.delete(attempt)
+        return proven

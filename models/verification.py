@@ -8,16 +8,18 @@ import hmac
 import logging
 import re
 import time
+from collections import namedtuple
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from contextlib import closing
+from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
-import tokens
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent, Origin
 from models.base import db, utcnow
+from tokens import Token
 
 READ = """
     SELECT k.id, k.key_public, k.digest, k.name, k.mode, k.user_id, u.username,
@@ -27,28 +29,17 @@ READ = """
         k.last_used_at > :past, k.last_refused_at > :past, k.last_mismatch_at > :past
     FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.key_public = :public"""
 SQL = {"sqlite": READ, "postgresql": re.sub(r":(\w+)", r"%(\1)s", READ)}
+NOTED = {None: "used", "wrong_secret": "mismatch"}  # anything else: "refused"
 MINUTE = timedelta(minutes=1)
 hung = {"until": 0.0}  # by time.monotonic()
-NOTED = {None: "used", "wrong_secret": "mismatch"}
 
 
-class Verified(NamedTuple):
-    """A key and its owner at this moment."""
-
-    id: str
-    key_public: str
-    digest: bytes
-    name: str
-    mode: str
-    user_id: str
-    username: str
-    dead: str | None  # why it opens nothing now
-    used: bool | None  # noted within the last minute, as are the next two
-    refused: bool | None
-    mismatch: bool | None
+Verified = namedtuple(  # a key and its owner at this moment; ``dead`` says why it opens nothing
+    "Verified", "id key_public digest name mode user_id username dead used refused mismatch"
+)
 
 
-def verify(token: tokens.Token, origin: Callable[[], Origin]) -> Verified | None:
+def verify(token: Token, origin: Callable[[], Origin]) -> Verified | None:
     """The key, if and only if it is good at this moment."""
     key = find(db.engines["verify"], token.public)
     if key is None:
@@ -62,41 +53,28 @@ def verify(token: tokens.Token, origin: Callable[[], Origin]) -> Verified | None
 
 def find(engine: sa.Engine, public: str) -> Verified | None:
     """The row, good or dead. A database that was restarted is asked again, over a new connection;
-    one that hangs is asked by one request at a time, so that it does not hold every thread."""
+    one that hangs is left alone for half a second, so that it does not hold every thread."""
     began = time.monotonic()
     if began < hung["until"]:
         raise TimeoutError("the database hangs")
-    hung["until"] = hung["until"] and began + 2
     try:
-        found = read(engine, public)
+        return read(engine, public)
     except engine.dialect.loaded_dbapi.Error:
+        engine.dispose()
         if time.monotonic() - began > 1:
             hung["until"] = time.monotonic() + 0.5
             raise
-        engine.dispose()
-        found = read(engine, public)
-    hung["until"] = 0.0
-    return found
+        return read(engine, public)
 
 
 def read(engine: sa.Engine, public: str) -> Verified | None:
-    now = utcnow()
-    times = {"now": text(now), "past": text(now - MINUTE)}
-    connection = engine.raw_connection()
-    try:
+    now = utcnow()  # in SQLite's own form letters compare as times do; the zone is for PostgreSQL
+    at, past = (moment.isoformat(" ", "microseconds") for moment in (now, now - MINUTE))
+    with closing(engine.raw_connection()) as connection:
         driver: Any = connection.driver_connection
-        rows = driver.execute(SQL[engine.dialect.name], {"public": public, **times}).fetchall()
-    except engine.dialect.loaded_dbapi.Error:
-        connection.invalidate()
-        raise
-    finally:
-        connection.close()
+        values = {"public": public, "now": at, "past": past}
+        rows = driver.execute(SQL[engine.dialect.name], values).fetchall()
     return Verified(*rows[0]) if rows else None
-
-
-def text(time: datetime) -> str:
-    """As SQLite keeps it, so that letters compare as times do; the zone is for PostgreSQL."""
-    return time.isoformat(" ", "microseconds")
 
 
 def note(key: Verified, reason: str | None, column: Any, origin: Origin) -> None:

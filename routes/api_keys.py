@@ -9,6 +9,7 @@ from auth import interactive_session, origin
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent
 from models.base import db
+from models.user import User
 from routes import contract
 from schemas import resources as schemas
 
@@ -31,7 +32,7 @@ def list_keys(**page: int) -> dict[str, Any]:
 )
 def create_key(password: str, **wanted: Any) -> ApiKey:
     """Create an API key. Wants the password again; no other answer ever shows the token."""
-    g.user.step_up(password, origin())
+    User.prove(g.user.username, password, origin(), "incorrect_password")
     key = ApiKey.create(g.user, origin(), **wanted)
     db.session.commit()
     return key
