@@ -4,17 +4,20 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-POSTGRES = r"postgres(?:ql)?(?:\+psycopg)?://"
+PORT = r"(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+DRIVER = r"postgres(?:ql)?(?:\+psycopg)?://"
+HOST = rf"(?:[^:/@]*(?::[^@]*)?@)?(?:[^][:/?@]*|\[[\da-fA-F:]+\])(?::{PORT})?"
+POSTGRES = rf"{DRIVER}{HOST}(?:[/?].*)?"
 SQLITE = "sqlite:///(?!:memory:|file:)"  # in memory, each worker would have keys of its own
 SETTINGS: dict[str, tuple[Any, Any, Any]] = {
     # name: default, pattern, what it must be
     "DATABASE_URL": (
         "sqlite:///latchkey.db",
-        f"({SQLITE}|{POSTGRES}).+",
-        "sqlite:///<file> or postgresql://…",
+        f"{SQLITE}.+|{POSTGRES}",
+        "sqlite:///… or postgresql://…",
     ),
-    "LATCHKEY_VERIFY_DATABASE_URL": ("", f"({POSTGRES}.+)?", "postgresql://…, a standby"),
-    "LATCHKEY_BIND": ("127.0.0.1:8000", r"unix:.+|.+:\d{1,5}", "host:port or unix:/path"),
+    "LATCHKEY_VERIFY_DATABASE_URL": ("", f"({POSTGRES})?", "postgresql://…, a standby"),
+    "LATCHKEY_BIND": ("127.0.0.1:8000", f"unix:.+|.+:{PORT}", "host:port or unix:/path"),
     "LATCHKEY_KEY_PREFIX": ("lk", "[a-z]{1,10}", "1 to 10 letters from a to z"),
     "LATCHKEY_PUBLIC_URL": ("", "(https?://[^/?#]+)?", "https://<host>, without a path"),
     # name: default, least, most
@@ -45,7 +48,7 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
     if found["LATCHKEY_DEFAULT_EXPIRY_DAYS"] > found["LATCHKEY_MAX_EXPIRY_DAYS"]:
         raise SystemExit("latchkey: LATCHKEY_DEFAULT_EXPIRY_DAYS is over LATCHKEY_MAX_EXPIRY_DAYS")
     urls = [found["DATABASE_URL"], found["LATCHKEY_VERIFY_DATABASE_URL"] or found["DATABASE_URL"]]
-    return found | engines(*(re.sub(f"^{POSTGRES}", "postgresql+psycopg://", url) for url in urls))
+    return found | engines(*(re.sub(f"^{DRIVER}", "postgresql+psycopg://", url) for url in urls))
 
 
 def engines(url: str, verify: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ MESSAGES = {401: "invalid token", 403: "insufficient permissions"}
 CHALLENGES = {  # RFC 6750, section 3
     401: 'Bearer realm="latchkey", error="invalid_token"',
     403: 'Bearer realm="latchkey", error="insufficient_scope", '
-    'error_description="an interactive session is needed, not an api key"',
+    'error_description="an interactive session is needed: no api key, no page of another site"',
 }
 REFUSALS = {  # rule: status, message, field
     "bad_credentials": (401, "invalid username or password", None),
@@ -46,8 +46,10 @@ def refusal(exc: Exception) -> Refusal:
         retry = str(exc.value) if status in (429, 503) else None  # seconds (RFC 9110, 10.2.3)
         return answer(status, message, *errors, Retry_After=retry)
     current_app.logger.error("%s %r failed", request.method, redact(request.path), exc_info=exc)
-    if getattr(getattr(exc, "orig", None), "sqlite_errorname", "").startswith("SQLITE_BUSY"):
-        return answer(503, "service unavailable", Retry_After="1")  # another writer had the lock
+    cause = getattr(exc, "orig", None)
+    name = getattr(cause, "sqlite_errorname", None) or str(getattr(cause, "sqlstate", ""))
+    if name.startswith(("SQLITE_BUSY", "55P03")):  # somebody else held the lock for too long
+        return answer(503, "service unavailable", Retry_After="1")
     return answer(500, "internal server error")
 
 
@@ -62,5 +64,6 @@ def answer(code: int, message: str, *errors: Any, **headers: str | None) -> Refu
 def item(key: str, message: str, value: Any) -> dict[str, str]:
     """One field's refusal: echoes what was sent, but nothing secret, nested or long."""
     hidden = key in ("password", "token") or isinstance(value, dict | list)
-    shown = "" if hidden else redact(str(value))[:100]
+    text = value if isinstance(value, str) else current_app.json.dumps(value)
+    shown = "" if hidden else redact(text)[:100]
     return {"key": redact(key)[:100], "message": message, "value": shown}

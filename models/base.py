@@ -1,9 +1,13 @@
 """The database: its connections, its clock, its refusals."""
 
 import fcntl
+import logging
 import sqlite3
+import time
 import uuid
-from datetime import UTC, datetime
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from threading import BoundedSemaphore
 from typing import Any
 
 import psycopg
@@ -35,10 +39,17 @@ class Refused(Exception):
 
 # What was loaded stays readable after the commit: no view pays a second query for its answer.
 db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
+clock = {"latest": datetime.now(UTC)}
+writers = BoundedSemaphore(2)  # of a worker's threads; the others are for verifications
 
 
 def utcnow() -> datetime:
-    return datetime.now(UTC)
+    """Now, in UTC. A clock that steps back is told to the log: what had expired lives again."""
+    now, latest = datetime.now(UTC), clock["latest"]
+    if now < latest - timedelta(seconds=2):
+        logging.getLogger(__name__).warning("the clock stepped back by %s", latest - now)
+    clock["latest"] = now
+    return now
 
 
 def new_id() -> str:
@@ -65,21 +76,33 @@ def durable(connection: Any, record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
         wal = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
         connection.executescript(wal)
-    else:  # a stronger setting of the server, such as remote_apply, stays
-        on = "SELECT set_config('synchronous_commit', 'on', false)"
+    elif not isinstance(connection, Hasty):
+        connection.execute("SET lock_timeout = '5s'")  # as long as SQLite waits for another writer
+        on = "SELECT set_config('synchronous_commit', 'on', false)"  # remote_apply is fine too
         connection.execute(f"{on} WHERE current_setting('synchronous_commit') = 'off'")
         connection.commit()
 
 
 @sa.event.listens_for(sa.Engine, "before_cursor_execute")
 def take_turns(connection: sa.Connection, cursor: Any, statement: str, *rest: Any) -> None:
-    """SQLite sleeps up to 100 ms while another writes; in this queue the next one wakes at once."""
+    """One after the other: SQLite sleeps up to 100 ms while another writes, this queue does not.
+
+    Refused: ``busy``, where what is no part of the queue holds its first ones up.
+    """
     writes = statement.startswith(("INSERT", "UPDATE", "DELETE"))
-    if connection.dialect.name != "sqlite" or not writes or connection.engine is not db.engine:
+    if not writes or connection.engine is not db.engine or "turn" in connection.info:
         return
-    if "turn" not in connection.info:
-        turn = connection.info["turn"] = open(f"{connection.engine.url.database}-turn", "w")
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    if not writers.acquire(timeout=1):
+        raise Refused("busy", 1)
+    turn = connection.info["turn"] = ExitStack()
+    turn.callback(writers.release)
+    if connection.dialect.name == "sqlite":
+        queue = turn.enter_context(open(f"{connection.engine.url.database}-turn", "w"))
+        for _ in range(5000):
+            with suppress(BlockingIOError):
+                return fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(0.001)
+        raise Refused("busy", 1)
 
 
 @sa.event.listens_for(sa.Pool, "checkin")

@@ -26,7 +26,8 @@ READ = """
         CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked'
              WHEN u.suspended_at IS NOT NULL THEN 'user_suspended'
              WHEN k.expires_at <= :now THEN 'expired' END,
-        k.last_used_at > :past, k.last_refused_at > :past, k.last_mismatch_at > :past
+        k.last_used_at BETWEEN :past AND :now, k.last_refused_at BETWEEN :past AND :now,
+        k.last_mismatch_at BETWEEN :past AND :now
     FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.key_public = :public"""
 SQL = {"sqlite": READ, "postgresql": re.sub(r":(\w+)", r"%(\1)s", READ)}
 NOTED = {None: "used", "wrong_secret": "mismatch"}  # anything else: "refused"
@@ -84,7 +85,8 @@ def note(key: Verified, reason: str | None, column: Any, origin: Origin) -> None
     """
     now, about = utcnow(), {"api_key_id": key.id, "user_id": key.user_id, "reason": reason}
     about |= {"key_name": key.name, "key_mode": key.mode, **origin._asdict()}
-    due = (ApiKey.id == key.id, sa.or_(column.is_(None), column <= now - MINUTE))
+    recent = column.between(now - MINUTE, now)  # what a wrong clock noted ahead is not
+    due = (ApiKey.id == key.id, sa.or_(column.is_(None), sa.not_(recent)))
     values = {column: now} if reason else {column: now, ApiKey.last_used_ip: origin.ip}
     try:
         with db.engines["notes"].begin() as connection:

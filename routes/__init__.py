@@ -49,11 +49,17 @@ class contract:  # noqa: N801
 CONTRACTS: dict[View, contract] = {}
 
 
+def raw_body() -> bytes:
+    """The request's body. Raises 413; where it has no length, the rest was cut off unseen."""
+    body, most = request.get_data(), current_app.config["MAX_CONTENT_LENGTH"]
+    if request.content_length is None and len(body) >= most:
+        raise RequestEntityTooLarge
+    return body
+
+
 def json_object() -> dict[str, Any]:
-    """The request's body. Raises ValidationError, or 413 or 415."""
-    most, chunked = current_app.config["MAX_CONTENT_LENGTH"], request.content_length is None
-    if chunked and len(request.get_data()) >= most:
-        raise RequestEntityTooLarge  # what is over the limit was cut off unseen
+    """The JSON object in the request's body. Raises ValidationError, or 413 or 415."""
+    raw_body()
     try:
         body = request.get_json()
     except (BadRequest, RecursionError):

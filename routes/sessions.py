@@ -33,7 +33,7 @@ def login(username: str, password: str, cookie: bool) -> dict[str, Any]:
 
 
 @bp.post("/auth/logout")
-@contract("Logout successful")
+@contract("Logout successful", refuses=("busy",))
 def logout() -> None:
     """Sign out. Ends this session, at once."""
     Session.end(Session.digest == g.session.digest)

@@ -22,9 +22,19 @@ def test_a_bad_value_is_named(name):
         create_app({name: BAD.get(name, "many")})
 
 
-def test_a_database_in_memory_is_refused():
-    with pytest.raises(SystemExit, match="DATABASE_URL"):
-        create_app({"DATABASE_URL": "sqlite:///:memory:"})
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("DATABASE_URL", "sqlite:///:memory:"),
+        ("DATABASE_URL", "postgresql://u@h:abc/d"),
+        ("DATABASE_URL", "postgresql://[::1/d"),
+        ("LATCHKEY_VERIFY_DATABASE_URL", "postgresql://h:65536/d"),
+        ("LATCHKEY_BIND", "127.0.0.1:65536"),
+    ],
+)
+def test_a_bad_address_is_named(name, value):
+    with pytest.raises(SystemExit, match=name):
+        create_app({name: value})
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
