@@ -2,13 +2,14 @@
 
 import os
 import uuid
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from servers import PASSWORD, Postgres, Server, prepared
 
-from models.base import db
+from models.base import db, utcnow
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +76,14 @@ def sql(app):
     return run
 
 
-def log_in(http, username, password=PASSWORD):
-    return http.post("/api/auth/login", json={"username": username, "password": password})
+def ago(**time):
+    """So long ago, as both databases store it."""
+    return (utcnow() - timedelta(**time)).isoformat(" ", "microseconds")
+
+
+def log_in(http, username, password=PASSWORD, ip="127.0.0.1"):
+    body, where = {"username": username, "password": password}, {"REMOTE_ADDR": ip}
+    return http.post("/api/auth/login", json=body, environ_overrides=where)
 
 
 class Person:

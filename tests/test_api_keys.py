@@ -1,6 +1,9 @@
 """Creating and listing keys, and the audit trail."""
 
+from datetime import datetime, timedelta
+
 import pytest
+from conftest import ago, log_in
 
 
 def test_it_works(alice, sql):
@@ -48,9 +51,111 @@ def test_a_bad_field_is_named_and_nothing_is_made(alice, sql, wanted, field, cod
     assert sql("SELECT count(*) FROM api_keys") == [(0,)]
 
 
-@pytest.mark.parametrize("query", ["page=0", "page=x", "page_size=101", "event=x", "page=1e9"])
-def test_bad_paging_is_refused(alice, query):
-    assert alice.call("GET", f"/api/me/api-keys/audit?{query}").status_code == 400
+@pytest.mark.parametrize(
+    "wanted, days", [({}, 90), ({"expires_in_days": 1}, 1), ({"expires_in_days": 365}, 365)]
+)
+def test_a_key_lives_as_many_days_as_wanted_and_90_if_none_are(alice, verify, sql, wanted, days):
+    key = alice.key(**wanted)
+    times = [datetime.fromisoformat(key[name]) for name in ("created_at", "expires_at")]
+    assert abs(times[1] - times[0] - timedelta(days=days)) < timedelta(seconds=1)
+    rows = sql("SELECT created_at, expires_at FROM api_keys")
+    [(began, ends)] = [(datetime.fromisoformat(str(at)) for at in row) for row in rows]
+    assert abs(ends - began - timedelta(days=days)) < timedelta(seconds=1)
+    sql("UPDATE api_keys SET expires_at = :soon", soon=ago(seconds=-60))
+    assert verify(key["token"]).status_code == 200
+    sql("UPDATE api_keys SET expires_at = :now", now=ago())
+    assert verify(key["token"]).status_code == 401
+    assert alice.call("GET", "/api/me/api-keys").json["data"]["api_keys"][0]["status"] == "expired"
+
+
+@pytest.mark.parametrize(
+    "wanted, message, value",
+    [
+        ({"mode": None}, "required", "null"),
+        ({"mode": True}, "invalid", "true"),
+        ({"mode": "admin"}, "not_one_of", "admin"),
+        ({"mode": ["read"]}, "invalid", ""),
+        ({"expires_in_days": None}, "required", "null"),
+        ({"expires_in_days": 1e9}, "invalid", "1000000000.0"),
+        ({"expires_in_days": -1}, "out_of_range", "-1"),
+        ({"expires_in_days": "7 "}, "invalid", "7 "),
+        ({"name": "é" * 101}, "too_long", "é" * 100),
+        ({"password": "no"}, "incorrect_password", ""),
+        ({"password": None}, "required", ""),
+    ],
+)
+def test_an_error_echoes_json_as_json_and_a_string_as_it_was_sent(
+    alice, sql, wanted, message, value
+):
+    answer, [field] = alice.create(**wanted), wanted
+    error = {"key": field, "message": message, "value": value}
+    data = {"type": "validation_error", "errors": [error]}
+    assert answer.json == {"code": 400, "message": "validation failed", "data": data}
+    assert answer.status_code == 400 and sql("SELECT count(*) FROM api_keys") == [(0,)]
+
+
+BAD_PAGES = {
+    "page=0": "out_of_range",
+    "page=x": "invalid",
+    "page=1e9": "invalid",
+    "page=": "invalid",
+}
+BAD_PAGES |= {"page_size=0": "out_of_range", "page_size=101": "out_of_range"}
+
+
+@pytest.mark.parametrize("query", BAD_PAGES)
+@pytest.mark.parametrize("path", ["/api/me/api-keys", "/api/me/api-keys/audit"])
+def test_bad_paging_is_refused(alice, path, query):
+    answer, (field, _, value) = alice.call("GET", f"{path}?{query}"), query.partition("=")
+    error = {"key": field, "message": BAD_PAGES[query], "value": value}
+    assert (answer.status_code, answer.json["data"]["errors"]) == (400, [error])
+
+
+PAGES = {  # page: which of the three, newest first; has_next, has_prev, next_page, prev_page
+    1: ([3, 2], True, False, 2, None),
+    2: ([1], False, True, None, 1),
+    9: ([], False, True, None, 8),
+}
+
+
+@pytest.mark.parametrize("what", ["api_keys", "audit"])
+@pytest.mark.parametrize("page", PAGES)
+def test_keys_and_audit_events_come_in_pages_newest_first(alice, what, page):
+    made = [alice.key(name=f"key {n}")["id"] for n in range(1, 4)]
+    names, *around = PAGES[page]
+    path = "/api/me/api-keys" + ("/audit" if what == "audit" else "")
+    answer = alice.call("GET", f"{path}?page={page}&page_size=2")
+    told = answer.json["data"]
+    ids = [row["api_key_id" if what == "audit" else "id"] for row in told[what]]
+    assert (answer.status_code, ids) == (200, [made[n - 1] for n in names])
+    counts = {"page": page, "page_size": 2, "total_count": 3, "total_pages": 2}
+    fields = ("has_next", "has_prev", "next_page", "prev_page")
+    assert told["pagination"] == counts | dict(zip(fields, around, strict=True))
+
+
+def test_the_audit_trail_is_filtered_by_event_and_by_key(alice, bob):
+    one, two, his = alice.key(), alice.key(mode="write", name="two"), bob.key()
+    path = "/api/me/api-keys"
+    alice.call("DELETE", f"{path}/{two['id']}")
+    log_in(alice.http, "alice", "wrong")
+
+    def trail(**only):
+        events = alice.call("GET", f"{path}/audit", query_string=only).json["data"]["audit"]
+        return [(event["event"], event["api_key_id"]) for event in events]
+
+    ones, twos = [("created", one["id"])], [("revoked", two["id"]), ("created", two["id"])]
+    assert trail() == [("login_failed", None), *twos, *ones]
+    assert trail(event="created") == [twos[1], *ones]
+    assert trail(event="login_failed") == [("login_failed", None)]
+    assert trail(event="auth_failed") == []
+    assert trail(api_key_id=two["id"]) == twos
+    assert trail(api_key_id=two["id"], event="revoked") == twos[:1]
+    assert trail(api_key_id=his["id"]) == trail(api_key_id="x") == []
+    events = alice.call("GET", f"{path}/audit?event=revoked").json["data"]["audit"]
+    assert events[0].pop("id") and events[0].pop("created_at").endswith("Z")
+    about = {"api_key_id": two["id"], "user_id": two["user_id"], "key_name": "two"}
+    about |= {"key_mode": "write", "event": "revoked", "reason": None, "ip": "127.0.0.1"}
+    assert events == [about | {"method": "DELETE", "path": f"{path}/{two['id']}"}]
 
 
 def test_nobody_sees_what_is_not_theirs(alice, bob):
@@ -64,7 +169,7 @@ def test_every_api_route_but_the_login_asks_who_it_is(app):
     for rule in app.url_map.iter_rules():
         if rule.rule.startswith("/api/") and rule.endpoint != "login.login":
             for method in rule.methods - {"OPTIONS", "HEAD"}:
-                path = rule.rule.replace("<anything:key_id>", "x")
+                path = rule.rule.replace("<anything:id>", "x")
                 assert http.open(path, method=method).status_code == 401, rule
                 seen += 1
     assert seen == 7

@@ -1,9 +1,12 @@
 """Signing in and out, and the throttle."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 
+import bcrypt
 import pytest
-from conftest import log_in
+from conftest import ago, log_in
+from servers import PASSWORD
 
 from models.audit_event import AuditEvent, Origin
 from models.base import Refused, db
@@ -13,6 +16,10 @@ def test_it_works(alice):
     assert alice.call("GET", "/api/me").json["data"]["username"] == "alice"
     assert alice.call("POST", "/api/auth/logout").json["data"] == {}
     assert alice.call("GET", "/api/me").status_code == 401
+
+
+def test_a_user_name_is_the_same_in_any_case(app):
+    assert log_in(app.test_client(), "ALICE").json["data"]["user"]["username"] == "alice"
 
 
 @pytest.mark.parametrize("name", ["alice", "nobody", "ALICE", "' OR 1=1 --"])
@@ -35,6 +42,35 @@ def test_the_throttle_holds_under_concurrency_and_refuses_the_right_password(app
     assert sql("SELECT count(*) FROM audit_events WHERE event = 'login_failed'") == [(10,)]
 
 
+ONE_NAME = [("alice", f"192.0.2.{n}") for n in range(11)]
+ONE_ADDRESS = [(f"nobody{n}", "192.0.2.1") for n in range(11)]
+
+
+@pytest.mark.parametrize(
+    "tried, throttled, free",
+    [
+        (ONE_NAME, ("Alice", "192.0.2.99"), ("bob", "192.0.2.99")),
+        (ONE_ADDRESS, ("bob", "192.0.2.1"), ("bob", "192.0.2.2")),
+    ],
+    ids=["one name", "one address"],
+)
+def test_ten_failures_close_the_name_and_the_address_for_fifteen_minutes(
+    app, sql, tried, throttled, free
+):
+    http, (name, ip) = app.test_client(), throttled
+    codes = [log_in(http, who, "wrong", where).status_code for who, where in tried]
+    assert codes == [401] * 10 + [429]
+    refused = log_in(http, name, ip=ip)
+    assert refused.json == {"code": 429, "message": "too many failed attempts", "data": {}}
+    assert 890 < int(refused.headers["Retry-After"]) <= 900
+    assert log_in(http, free[0], ip=free[1]).status_code == 200
+    sql("UPDATE audit_events SET created_at = :then", then=ago(minutes=14))
+    assert log_in(http, name, "wrong", ip).status_code == 429
+    sql("UPDATE audit_events SET created_at = :then", then=ago(minutes=16))
+    assert log_in(http, name, "wrong", ip).status_code == 401
+    assert sql("SELECT count(*) FROM audit_events WHERE event = 'login_failed'") == [(11,)]
+
+
 def test_the_eleventh_attempt_is_refused_and_not_written_down(app, sql):
     with app.app_context():
         for number in range(11):
@@ -52,6 +88,51 @@ def test_a_stolen_session_cannot_guess_the_password(alice):
     codes = [alice.create(password="wrong").status_code for _ in range(12)]
     assert codes == [400] * 10 + [429] * 2
     assert alice.create().status_code == 429
+
+
+@pytest.fixture(params=["password_hash", "suspended_at"])
+def changed_during_bcrypt(request, monkeypatch, sql):
+    """While a password is checked, and found right, the operator changes it or suspends Alice."""
+    new = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+    value = new if request.param == "password_hash" else ago(seconds=1)
+
+    def checked(password, stored):
+        sql(f"UPDATE users SET {request.param} = :value WHERE username = 'alice'", value=value)
+        return True
+
+    return lambda: monkeypatch.setattr(bcrypt, "checkpw", checked)
+
+
+def test_a_password_changed_or_a_user_suspended_while_it_is_checked_lets_nobody_in(
+    app, sql, changed_during_bcrypt
+):
+    changed_during_bcrypt()
+    answer = log_in(app.test_client(), "alice")
+    wrong = {"code": 401, "message": "invalid username or password", "data": {}}
+    assert (answer.status_code, answer.json) == (401, wrong)
+    assert sql("SELECT count(*) FROM sessions") == [(0,)]
+    assert sql("SELECT event FROM audit_events") == [("login_failed",)]
+
+
+def test_a_password_changed_or_a_user_suspended_while_it_is_checked_makes_no_key(
+    alice, sql, changed_during_bcrypt
+):
+    changed_during_bcrypt()
+    answer = alice.create()
+    error = {"key": "password", "message": "incorrect_password", "value": ""}
+    assert (answer.status_code, answer.json["data"]["errors"]) == (400, [error])
+    assert sql("SELECT count(*) FROM api_keys") == [(0,)]
+    assert sql("SELECT event FROM audit_events") == [("login_failed",)]
+
+
+def test_a_session_lives_twelve_hours(app, sql):
+    before = datetime.fromisoformat(ago())
+    data = log_in(app.test_client(), "alice").json["data"]
+    end = datetime.fromisoformat(data["expires_at"])
+    assert timedelta(0) <= end - before - timedelta(hours=12) < timedelta(seconds=10)
+    rows = sql("SELECT created_at, expires_at FROM sessions")
+    [(began, ended)] = [(datetime.fromisoformat(str(at)) for at in row) for row in rows]
+    assert abs(ended - began - timedelta(hours=12)) < timedelta(seconds=1)
 
 
 def test_an_expired_session_is_dead(alice, sql):
