@@ -2,7 +2,7 @@
 
 import pytest
 from click.testing import CliRunner
-from conftest import log_in
+from conftest import ago, log_in
 from flask.cli import FlaskGroup
 from servers import PASSWORD
 
@@ -10,7 +10,9 @@ from servers import PASSWORD
 @pytest.fixture
 def flask(app):
     def run(*words, stdin=None):
-        return CliRunner().invoke(FlaskGroup(create_app=lambda: app), words, input=stdin)
+        return CliRunner().invoke(
+            FlaskGroup(create_app=lambda: app, name="flask"), words, input=stdin
+        )
 
     return run
 
@@ -77,11 +79,52 @@ def test_keys_are_listed_and_revoked_by_id_and_by_token(flask, alice, verify):
     assert [verify(k["token"]).status_code for k in (one, two)] == [401, 401]
 
 
-def test_prune_takes_the_old_dead_and_leaves_the_rest(flask, alice, sql):
-    old, _young = alice.key(), alice.key()
-    long_ago = "2020-01-01 00:00:00"
-    sql("UPDATE api_keys SET revoked_at = :t WHERE id = :id", t=long_ago, id=old["id"])
-    sql("UPDATE audit_events SET created_at = :t WHERE api_key_id = :id", t=long_ago, id=old["id"])
-    assert flask("prune").output == "pruned 0 sessions, 1 audit events, 1 keys\n"
-    assert sql("SELECT count(*) FROM api_keys") == [(1,)]
-    assert events(sql) == ["created", "pruned"]
+def test_a_key_that_the_operator_revokes_gets_one_audit_row(flask, alice, sql):
+    one, two = alice.key(), alice.key()
+    for _ in range(2):
+        flask("keys", "revoke", one["id"].upper())
+        flask("keys", "revoke", "--token-stdin", stdin=two["token"] + "\n")
+    columns = "api_key_id, user_id, reason, method, path, ip"
+    rows = sql(f"SELECT {columns} FROM audit_events WHERE event = 'revoked' ORDER BY id")
+    about = (one["user_id"], "operator", "CLI", "flask keys revoke", None)
+    assert rows == [(one["id"], *about), (two["id"], *about)]
+
+
+@pytest.mark.parametrize(
+    "command, options, event, user",
+    [
+        ("users add", "dave --password-stdin", "user_added", "dave"),
+        ("users suspend", "bob", "user_suspended", "bob"),
+        ("users restore", "bob", "user_restored", "bob"),
+        ("users password", "bob --password-stdin", "password_changed", "bob"),
+        ("prune", "--days 3", "pruned", None),
+    ],
+)
+def test_what_the_operator_does_is_written_down(flask, sql, command, options, event, user):
+    assert flask(*f"{command} {options}".split(), stdin=PASSWORD + "\n").exit_code == 0
+    columns = "event, method, path, ip, username"
+    rows = sql(f"SELECT {columns} FROM audit_events LEFT JOIN users ON users.id = user_id")
+    assert rows == [(event, "CLI", f"flask {command}", None, user)]
+
+
+@pytest.mark.parametrize("words, days", [((), 90), (("--days", "10"), 10)])
+def test_prune_takes_what_is_dead_for_longer_and_leaves_the_rest(
+    flask, alice, bob, sql, words, days
+):
+    me = alice.call("GET", "/api/me").json["data"]["id"]
+    sql("UPDATE sessions SET expires_at = :then WHERE user_id != :me", then=ago(), me=me)
+    for column in ("expires_at", "revoked_at"):
+        for name, age in ((f"{column} kept", days - 1), (f"{column} gone", days + 1)):
+            row = {"then": ago(days=age), "id": alice.key(name=name)["id"]}
+            sql(f"UPDATE api_keys SET {column} = :then WHERE id = :id", **row)
+            sql("UPDATE audit_events SET created_at = :then WHERE api_key_id = :id", **row)
+    alice.key(name="alive")
+    told = "1 sessions, 2 audit events, 2 keys"
+    assert flask("prune", *words).output == f"pruned {told}\n"
+    left = ["alive", "expires_at kept", "revoked_at kept"]
+    assert [row[0] for row in sql("SELECT name FROM api_keys ORDER BY name")] == left
+    rows = sql("SELECT key_name, event, reason FROM audit_events ORDER BY key_name NULLS LAST")
+    assert rows == [*((name, "created", None) for name in left), (None, "pruned", told)]
+    assert alice.call("GET", "/api/me").status_code == 200
+    assert bob.call("GET", "/api/me").status_code == 401
+    assert sql("SELECT user_id FROM sessions") == [(me,)]

@@ -18,8 +18,13 @@ from urllib.parse import unquote
 import httpx
 import psutil
 import pytest
+import sqlalchemy as sa
 from conftest import log_in
 from servers import PASSWORD, ROOT, free_port, program, wait_for
+
+from app import create_app
+from models.audit_event import AuditEvent
+from models.base import db
 
 BIN = Path(sys.executable).parent
 CLEAN = {n: v for n, v in os.environ.items() if "LATCHKEY" not in n and n not in ("PORT", "CI")}
@@ -280,12 +285,19 @@ def gunicorns(honcho):
     return [p for p in found.values() if p not in workers], workers
 
 
-def test_the_procfile_migrates_serves_on_port_and_stops(honcho):
+def test_the_procfile_migrates_serves_on_port_and_stops(honcho, new_database_url):
     release, log = honcho("release")
     assert release.wait(60) == 0, log.read_text()
     web, log = honcho("web")
     answer = wait_for(f"http://127.0.0.1:{honcho.port}/healthz")
     assert (answer.status_code, answer.json()["message"]) == (200, "ok")  # the tables are there
+    forwarded = {"X-Forwarded-For": "6.6.6.6, 192.0.2.7"}  # the router adds the last one
+    bad = {"username": "a", "password": "wrong"}
+    httpx.post(f"http://127.0.0.1:{honcho.port}/api/auth/login", json=bad, headers=forwarded)
+    with create_app({"DATABASE_URL": new_database_url}).app_context():
+        assert db.session.scalars(sa.select(AuditEvent.ip)).all() == ["192.0.2.7"]
+        db.session.remove()
+        db.engine.dispose()
     for _ in range(100):
         if len(gunicorns(web)[1]) == 3:
             break

@@ -74,6 +74,7 @@ def test_a_scheme_in_any_case_and_many_spaces_are_fine(send, token, scheme):
 
 
 JSON, LENGTH = "Content-Type: application/json", "Content-Length: {}"
+FORM = "Content-Type: application/x-www-form-urlencoded"
 CHUNKED, WAIT = "Transfer-Encoding: chunked", "Expect: 100-continue"
 
 
@@ -143,8 +144,28 @@ def test_the_id_in_upper_case_revokes(send, alice):
 
 def test_a_chunked_body_over_16_kib_gets_413_too(send, alice):
     login = b'{"username": "alice", "password": "wrong"}'.ljust(16 * 1024) + b"more"
-    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(login), login)
-    assert send("POST", "/api/auth/login", JSON, CHUNKED, body=body)[0] == 413
+    assert send("POST", "/api/auth/login", JSON, CHUNKED, body=chunk(login))[0] == 413
+
+
+def chunk(body):
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+TOO_LARGE = {"code": 413, "message": "request entity too large", "data": {}}
+
+
+def test_a_chunked_form_over_16_kib_tells_nothing_and_kills_nothing(send, alice, bob, verify):
+    token, service = alice.key()["token"], bob.key()
+    who = f"client_id={service['key_public']}&client_secret={service['token']}"
+    form = f"token={token}&{who}&more=".encode()
+    for path, good in (("introspect", b'"active":true'), ("revoke", b"")):
+        address = ("POST", f"/oauth/{path}", FORM, CHUNKED)
+        status, told = send(*address, body=chunk(form.ljust(16 * 1024, b"x") + b"x"))
+        assert (status, json.loads(told)) == (413, TOO_LARGE)
+        assert verify(token).status_code == 200
+        status, told = send(*address, body=chunk(form))  # of a good size it does what it says
+        assert status == 200 and good in told
+    assert verify(token).status_code == 401
 
 
 @pytest.mark.parametrize("size", [16 * 1024 + 1, 1 << 20])
@@ -152,5 +173,4 @@ def test_a_chunked_body_over_16_kib_gets_413_too(send, alice):
 def test_a_body_over_16_kib_gets_413(send, alice, path, size):
     bearer, length = GOOD.format(alice.token), LENGTH.format(size)
     status, body = send("POST", path, bearer, JSON, length, body=b" " * size)
-    expected = {"code": 413, "message": "request entity too large", "data": {}}
-    assert (status, json.loads(body)) == (413, expected)
+    assert (status, json.loads(body)) == (413, TOO_LARGE)

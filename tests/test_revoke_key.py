@@ -1,7 +1,11 @@
 """DELETE /api/me/api-keys/{id}: the promise, and the reference's five answers to the letter."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
+import psycopg
 import pytest
 
 import routes.api_keys
@@ -72,6 +76,8 @@ def test_403_with_a_good_key_and_401_with_a_dead_one(app, alice, verify):
 )
 def test_404_is_the_same_for_bobs_unknown_and_malformed_ids(alice, bob, verify, sql, key_id):
     mine, his = alice.key(), bob.key()
+    # The reference's example of a 404 carries code 400, "validation failed" and the key "username":
+    # a slip of its pen. Here code is the status, and key and message say what was not found.
     answer = alice.call("DELETE", f"/api/me/api-keys/{his['id'] if key_id == 'bobs' else key_id}")
     body = answer.json
     body["data"]["errors"][0].pop("value")
@@ -99,3 +105,36 @@ def test_revoke_all_kills_mine_and_only_mine(alice, bob, verify):
     mine, his = [alice.key(), alice.key()], bob.key()
     assert alice.call("DELETE", "/api/me/api-keys").json["data"] == {"revoked": 2}
     assert [verify(key["token"]).status_code for key in (*mine, his)] == [401, 401, 200]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_while_another_session_holds_the_row_revoking_says_503_and_keys_verify(
+    serve, alice, postgresql, sql
+):
+    server, key = serve(), alice.key()
+    url, mine = f"{server.url}/api/me/api-keys/{key['id']}", f"Bearer {alice.token}"
+
+    def revoke(_=None):
+        began = time.monotonic()
+        answer = httpx.delete(url, headers={"Authorization": mine}, timeout=30)
+        return answer, time.monotonic() - began
+
+    def verdict():
+        head = {"Authorization": f"Bearer {key['token']}"}
+        return httpx.get(f"{server.url}/verify", headers=head, timeout=5).status_code
+
+    with psycopg.connect(postgresql) as other, ThreadPoolExecutor(8) as pool:
+        other.execute("SELECT id FROM api_keys WHERE id = %s FOR UPDATE", [key["id"]])
+        refused = [revoke()]
+        assert 4.5 < refused[0][1] < 9
+        asked, verdicts = [pool.submit(revoke) for _ in range(8)], []
+        while not all(each.done() for each in asked):
+            verdicts.append(verdict())
+        refused += [each.result() for each in asked]
+    for answer, took in refused:  # who waits behind a waiter, for whom and for the row, waits twice
+        assert answer.json() == {"code": 503, "message": "service unavailable", "data": {}}
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1") and took < 14
+    assert len(verdicts) > 5 and set(verdicts) == {200}
+    assert sql("SELECT count(*) FROM audit_events WHERE event = 'revoked'") == [(0,)]
+    exactly(alice.call("DELETE", f"/api/me/api-keys/{key['id']}"), GONE)
+    assert verdict() == 401

@@ -1,8 +1,22 @@
 """/verify: what a gateway is told."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
+from conftest import ago
 
 import tokens
+from app import create_app
+from models import verification
+from models.base import db
+from routes.verify import prober
+
+
+def forged(token):
+    """Another secret behind the same public part, with a right checksum."""
+    body = token[:16] + tokens.mint("lk").text[16:-6]
+    return body + tokens.checksum(body)
 
 
 @pytest.mark.parametrize(
@@ -77,15 +91,58 @@ def test_a_dead_key_is_refused_and_audited_once_a_minute(alice, verify, sql, rea
     assert sql("SELECT reason FROM audit_events WHERE event = 'auth_failed'") == [(reason,)]
 
 
+@pytest.mark.parametrize("age, again", [(55, False), (61, True)])
+@pytest.mark.parametrize("kind", ["used", "refused", "mismatch"])
+def test_after_a_minute_it_is_noted_again(alice, verify, sql, kind, age, again):
+    key = alice.key()
+    if kind == "refused":
+        alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
+    token = forged(key["token"]) if kind == "mismatch" else key["token"]
+    first, then = verify(token).status_code, ago(seconds=age)
+    sql(f"UPDATE api_keys SET last_{kind}_at = :then, last_used_ip = 'before'", then=then)
+    assert verify(token).status_code == first == (200 if kind == "used" else 401)
+    [(noted, ip)] = sql(f"SELECT last_{kind}_at > :then, last_used_ip FROM api_keys", then=then)
+    assert bool(noted) is again
+    assert ip == ("127.0.0.1" if kind == "used" and again else "before")
+    rows = sql("SELECT count(*) FROM audit_events WHERE event = 'auth_failed'")
+    assert rows == [(0 if kind == "used" else 1 + again,)]
+
+
+def test_of_two_refusals_at_the_same_moment_one_is_written_down(alice, verify, sql, monkeypatch):
+    guess, gate, find = forged(alice.key()["token"]), Barrier(2, timeout=10), verification.find
+    monkeypatch.setattr(verification, "find", lambda *asked: (find(*asked), gate.wait())[0])
+    with ThreadPoolExecutor(2) as pool:
+        assert [each.status_code for each in pool.map(verify, [guess] * 2)] == [401] * 2
+    assert sql("SELECT reason FROM audit_events WHERE event = 'auth_failed'") == [("wrong_secret",)]
+
+
+WELL = (200, {"code": 200, "message": "ok", "data": {}})
+GONE = (503, {"code": 503, "message": "service unavailable", "data": {}})
+
+
 def test_healthz(app):
     answer = app.test_client().get("/healthz")
-    assert answer.json == {"code": 200, "message": "ok", "data": {}}
+    assert (answer.status_code, answer.json) == WELL
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_healthz_asks_the_primary_and_the_standby(migrated_app, database_url):
+    def health(primary=database_url, standby=database_url):
+        app = create_app({"DATABASE_URL": primary, "LATCHKEY_VERIFY_DATABASE_URL": standby})
+        answer = app.test_client().get("/healthz")
+        prober.submit(int).result()  # it goes on to the second when the first has failed
+        with app.app_context():
+            for engine in db.engines.values():
+                engine.dispose()
+        return answer.status_code, answer.json
+
+    nowhere = "postgresql://u@/d?host=/nowhere"
+    assert [health(), health(primary=nowhere), health(standby=nowhere)] == [WELL, GONE, GONE]
 
 
 def test_a_wrong_secret_with_a_right_checksum_is_refused_and_audited_once(alice, verify, sql):
     good = alice.key()["token"]
-    body = good[:16] + tokens.mint("lk").text[16:-6]
-    forged = body + tokens.checksum(body)
-    assert [verify(forged).status_code for _ in range(3)] == [401] * 3
+    guess = forged(good)
+    assert [verify(guess).status_code for _ in range(3)] == [401] * 3
     assert verify(good).status_code == 200
     assert sql("SELECT reason FROM audit_events WHERE event = 'auth_failed'") == [("wrong_secret",)]
