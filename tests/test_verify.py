@@ -1,7 +1,6 @@
 """/verify: what a gateway is told."""
 
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from datetime import timedelta
 
 import pytest
 from conftest import ago
@@ -9,7 +8,7 @@ from conftest import ago
 import tokens
 from app import create_app
 from models import verification
-from models.base import db
+from models.base import db, utcnow
 from routes.verify import prober
 
 
@@ -108,11 +107,21 @@ def test_after_a_minute_it_is_noted_again(alice, verify, sql, kind, age, again):
     assert rows == [(0 if kind == "used" else 1 + again,)]
 
 
-def test_of_two_refusals_at_the_same_moment_one_is_written_down(alice, verify, sql, monkeypatch):
-    guess, gate, find = forged(alice.key()["token"]), Barrier(2, timeout=10), verification.find
-    monkeypatch.setattr(verification, "find", lambda *asked: (find(*asked), gate.wait())[0])
-    with ThreadPoolExecutor(2) as pool:
-        assert [each.status_code for each in pool.map(verify, [guess] * 2)] == [401] * 2
+LATE = pytest.mark.xfail(strict=True, reason="what is noted a moment ahead does not count")
+
+
+@pytest.mark.parametrize("behind", [0, pytest.param(1, marks=LATE)])
+def test_of_two_refusals_at_the_same_moment_one_is_written_down(
+    app, alice, verify, sql, monkeypatch, behind
+):
+    """Both have read the row before either writes; the second's clock is so many ms behind."""
+    guess, now = forged(alice.key()["token"]), utcnow()
+    with app.app_context():
+        row = verification.find(db.engines["verify"], tokens.parse(guess, "lk").public)
+    clock = iter([now, now - timedelta(milliseconds=behind)])
+    monkeypatch.setattr(verification, "find", lambda *asked: row)
+    monkeypatch.setattr(verification, "utcnow", lambda: next(clock))
+    assert [verify(guess).status_code for _ in range(2)] == [401] * 2
     assert sql("SELECT reason FROM audit_events WHERE event = 'auth_failed'") == [("wrong_secret",)]
 
 
