@@ -88,5 +88,6 @@ def test_acknowledged_is_durable_whatever_the_url_asks_for(setting):
 def test_gunicorn_leaves_nothing_in_the_home_directory(serve, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
-    serve(HOME=str(home), XDG_RUNTIME_DIR=str(home))
-    assert list(home.iterdir()) == []
+    server = serve(HOME=str(home), XDG_RUNTIME_DIR="")
+    server.stop()
+    assert list(home.iterdir()) == [] and "Control socket" not in server.log.read_text()

@@ -111,7 +111,7 @@ def test_revoke_all_kills_mine_and_only_mine(alice, bob, verify):
 def test_while_another_session_holds_the_row_revoking_says_503_and_keys_verify(
     serve, alice, postgresql, sql
 ):
-    server, key = serve(), alice.key()
+    server, key = serve(WEB_CONCURRENCY="1"), alice.key()
     url, mine = f"{server.url}/api/me/api-keys/{key['id']}", f"Bearer {alice.token}"
 
     def revoke(_=None):
