@@ -81,9 +81,11 @@ def ago(**time):
     return (utcnow() - timedelta(**time)).isoformat(" ", "microseconds")
 
 
-def log_in(http, username, password=PASSWORD, ip="127.0.0.1"):
-    body, where = {"username": username, "password": password}, {"REMOTE_ADDR": ip}
-    return http.post("/api/auth/login", json=body, environ_overrides=where)
+def log_in(http, username, password=PASSWORD, ip=None):
+    wanted = {"json": {"username": username, "password": password}}
+    if ip:
+        wanted["environ_overrides"] = {"REMOTE_ADDR": ip}
+    return http.post("/api/auth/login", **wanted)
 
 
 class Person:
