@@ -56,7 +56,7 @@ def main():
             server = start(name)
             time.sleep(3)
             used[name] = [memory(server)]
-            Target(name, server, good, home).load(2, 4)
+            Target(name, server, good, home).load(2, 32)  # every worker gets some
             used[name].append(memory(server))
             server.stop()
         for name in VARIANTS:
