@@ -28,6 +28,12 @@ VARIANTS = {
     "1 worker": ("--workers", "1"),
     "4 workers": ("--workers", "4"),
     "not preloaded": ("--config", "{home}/not_preloaded.conf.py"),
+    "frozen before the fork": ("--config", "{home}/frozen.conf.py"),
+}
+MORE = {  # lines for gunicorn.conf.py
+    "not_preloaded": "preload_app = False",
+    # The collector marks what it looks at: in a worker, that copies what was shared.
+    "frozen": "import gc\n\ndef pre_fork(server, worker):\n    gc.collect()\n    gc.freeze()",
 }
 
 
@@ -44,7 +50,8 @@ def main():
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="latchkey-bench-"))
         shipped = (ROOT / "gunicorn.conf.py").read_text()
-        Path(home, "not_preloaded.conf.py").write_text(f"{shipped}\npreload_app = False\n")
+        for name, lines in MORE.items():
+            Path(home, f"{name}.conf.py").write_text(f"{shipped}\n{lines}\n")
         url = f"sqlite:///{home}/latchkey.db"
         good, targets, used = fill(url, 100_000, 1000), [], {}
 

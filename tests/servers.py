@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -171,24 +171,22 @@ def slow_clients(url, count):
     head = b"GET /verify HTTP/1.1\r\nHost: a\r\nX-Slow: "
     body = b"POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n{"
     address, over = (urlsplit(url).hostname, urlsplit(url).port), threading.Event()
-    wires = [socket.create_connection(address, timeout=5) for _ in range(count)]
-    for n, wire in enumerate(wires):
-        wire.sendall(body if n % 2 else head)
 
     def drip():
         while not over.wait(1):
             for wire in wires:
                 wire.sendall(b"x")
 
-    with ThreadPoolExecutor(1) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        wires = [stack.enter_context(socket.create_connection(address, 5)) for _ in range(count)]
+        for n, wire in enumerate(wires):
+            wire.sendall(body if n % 2 else head)
         dripping = pool.submit(drip)
         try:
             yield
         finally:
             over.set()
-    for wire in wires:
-        wire.close()
-    dripping.result()  # no connection was closed meanwhile
+        dripping.result()  # none of them was closed meanwhile
 
 
 class Server:
