@@ -92,10 +92,11 @@ class Server:
             self.process = subprocess.Popen(
                 [*command, application], cwd=ROOT, env=clean | environ, stdout=out, stderr=out
             )
-        for _ in range(100):
+        for _ in range(600):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
                 return
             time.sleep(0.1)
+        self.stop()
         raise SystemExit(f"{application} does not start, see {log}")
 
     def cpu(self):
