@@ -28,12 +28,12 @@ VARIANTS = {
     "1 worker": ("--workers", "1"),
     "4 workers": ("--workers", "4"),
     "not preloaded": ("--config", "{home}/not_preloaded.conf.py"),
-    "frozen before the fork": ("--config", "{home}/frozen.conf.py"),
+    "preloaded, not frozen": ("--config", "{home}/not_frozen.conf.py"),
 }
 MORE = {  # lines for gunicorn.conf.py
     "not_preloaded": "preload_app = False",
     # The collector marks what it looks at: in a worker, that copies what was shared.
-    "frozen": "import gc\n\ndef pre_fork(server, worker):\n    gc.collect()\n    gc.freeze()",
+    "not_frozen": "def when_ready(server):\n    pass",
 }
 
 
