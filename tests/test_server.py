@@ -223,8 +223,8 @@ def health(server):
 
 
 def verdict(server, token):
-    with suppress(httpx.ReadTimeout):
-        return httpx.get(f"{server.url}/verify", headers=bearer(token), timeout=0.5).status_code
+    """The status of a verification, which has two seconds to answer."""
+    return httpx.get(f"{server.url}/verify", headers=bearer(token), timeout=2).status_code
 
 
 def test_a_server_started_before_its_database_serves_when_that_is_there(database, tmp_path):
@@ -233,7 +233,7 @@ def test_a_server_started_before_its_database_serves_when_that_is_there(database
         with_none = health(server), verdict(server, database.key)
     with_one = health(server)[0], verdict(server, database.key)
     server.stop()
-    assert with_none == ((503, GONE), 500) and with_one == (200, 200)
+    assert with_none[0] == (503, GONE) and with_none[1] in (500, 503) and with_one == (200, 200)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -243,10 +243,9 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path)
     def ask():
         codes = []
         while not over.is_set():
-            codes.append(httpx.get(f"{server.url}/verify", headers=head, timeout=5).status_code)
+            codes.append(verdict(server, database.key))
         return codes
 
-    head = bearer(database.key)
     with ThreadPoolExecutor(20) as pool:
         asked = [pool.submit(ask) for _ in range(20)]
         try:
@@ -259,7 +258,8 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path)
     server.stop()
     assert well[-1] == 200
     assert sick == [(503, GONE)] * 4
-    assert {code for each in asked for code in each.result()} == {200, 500}
+    codes = {code for each in asked for code in each.result()}
+    assert 200 in codes and codes & {500, 503} and codes <= {200, 500, 503}
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -270,7 +270,7 @@ def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(database,
         assert verdict(server, database.key) == 200
         with getattr(database, how)():
             assert health(server) == (503, GONE)  # over a connection that is open
-            assert verdict(server, database.key) in (500, None)
+            assert verdict(server, database.key) in (500, 503)
             assert health(server) == (503, GONE)  # over a new one
         back = []
         while back[-3:] != [(200, 200)] * 3 and len(back) < 20:
