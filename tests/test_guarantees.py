@@ -92,6 +92,24 @@ def test_a_standby_that_is_late_is_safe_with_remote_apply_and_seen_without(
     assert told["rounds"] == 10
 
 
+def test_a_retry_after_a_crash_of_the_primary_promises_no_more_than_the_first_try(
+    primary, primary_app, standby, verifying_on_the_standby
+):
+    """The crash ends the wait for the standby: the key is revoked here, and lives on there."""
+    server = verifying_on_the_standby("remote_apply")
+    (person,) = revocation.people(primary_app, 1)
+    verify = {"url": f"{server.url}/verify", "headers": bearer(person.key)}
+    with httpx.Client(base_url=server.url, headers=bearer(person.session)) as owner:
+        with standby.stopped():
+            for _ in range(2):
+                with pytest.raises(httpx.ReadTimeout):
+                    owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=2)
+                with primary.stopped():
+                    pass
+        assert owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=30).status_code == 200
+        assert httpx.get(**verify).status_code == 401
+
+
 @pytest.mark.parametrize("what", ["worker", "master"])
 def test_nothing_is_lost_that_was_answered(serve, what):
     server, ledger = serve(**crash.ROOMY), crash.Ledger()
