@@ -84,7 +84,11 @@ def storm(server, ledger, what, postgres=None):
     with ThreadPoolExecutor(CLIENTS) as pool:
         asked = (client, server.url, session, ledger, over)
         clients = [pool.submit(*asked) for _ in range(CLIENTS)]
-        time.sleep(random.uniform(0.2, 0.8))
+        for _ in range(1000):  # something that can be lost
+            if len(ledger.revoked) > 2:
+                break
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.6))
         try:
             server = kill(what, server, postgres)
             time.sleep(0.2)
