@@ -136,7 +136,7 @@ def test_nothing_is_lost_that_was_answered_before_postgresql_died(tmp_path):
 
 FINE = {"rounds": 1000, "verifications": 100_000, "after": 40_000, "stale": 0, "odd": 0}
 FINE |= {"wrongly_refused": 0, "least": 20}
-BAD = {"stale": 1, "odd": 1, "wrongly_refused": 1, "least": 4.9, "verifications": 99_999}
+BAD = {"stale": 1, "odd": 1, "wrongly_refused": 1, "least": 1.9, "verifications": 99_999}
 BAD |= {"after": 999}
 
 
