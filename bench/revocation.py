@@ -156,13 +156,13 @@ def measure(servers, app, way, rounds, verifications, clients=8):
         answered[n] = time.monotonic_ns()
         time.sleep(pause)
     current.value = -1
-    spent = [seconds - before[pid] for pid, seconds in work(servers).items()]
+    spent = [seconds - before.get(pid, 0) for pid, seconds in work(servers).items()]
     seen = [row for pipe in pipes for row in pipe.recv()]
     for process in processes:
         process.join()
     for each in (*links, *pipes):
         each.close()
-    return {**summary(way, seen, sent, answered), "least": 100 * min(spent) / sum(spent)}
+    return {**summary(way, seen, sent, answered), "least": 100 * min(spent) / max(sum(spent), 0.01)}
 
 
 def summary(way, seen, sent, answered):
