@@ -121,8 +121,15 @@ def test_nothing_is_lost_that_was_answered(serve, what):
         server.stop()
 
 
-def test_nothing_is_lost_that_was_answered_before_postgresql_died(tmp_path):
-    postgres, ledger = Postgres(), crash.Ledger()
+@pytest.fixture
+def postgres():
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+def test_nothing_is_lost_that_was_answered_before_postgresql_died(postgres, tmp_path):
+    ledger = crash.Ledger()
     with prepared(postgres.url):
         server = Server(postgres.url, tmp_path / "log", **crash.ROOMY)
         try:
@@ -131,7 +138,6 @@ def test_nothing_is_lost_that_was_answered_before_postgresql_died(tmp_path):
             assert crash.lost(server, ledger) == []
         finally:
             server.stop()
-    postgres.remove()
 
 
 FINE = {"rounds": 1000, "verifications": 100_000, "after": 40_000, "stale": 0, "odd": 0}
