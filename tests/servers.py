@@ -97,12 +97,16 @@ class Postgres:
         shutil.rmtree(self.home)
 
 
+def lacking(told):
+    """Something that a test needs is not there: the test is skipped, in CI it fails."""
+    pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
+
+
 def program(name, package):
-    """The path of a program of the system. Without it the test is skipped, in CI it fails."""
+    """The path of a program of the system."""
     if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
         return found
-    told = f"{name} is not installed: apt-get install {package}"
-    pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
+    lacking(f"{name} is not installed: apt-get install {package}")
 
 
 @contextmanager
@@ -220,8 +224,9 @@ class Server:
         self.process.wait(40)
 
 
-def flask(database_url, *words):
+def flask(database_url, *words, stdin=""):
     """Run one of the operator's commands, in a process of its own."""
     environ = {**os.environ, "DATABASE_URL": database_url}
     command = [sys.executable, "-m", "flask", "--app", "wsgi", *words]
-    subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
+    told = {"input": stdin, "text": True, "capture_output": True}
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, **told)
