@@ -43,9 +43,9 @@ class ApiKey(Model):
         return sa.and_(cls.key_public == token.public, cls.digest == token.digest)
 
     @classmethod
-    def unexpired(cls, user: User) -> sa.ColumnElement[bool]:
-        """The user's keys that have not expired, as a condition; active, unless revoked."""
-        return sa.and_(cls.user_id == user.id, cls.expires_at > utcnow())
+    def active(cls, user: User) -> sa.ColumnElement[bool]:
+        """The user's active keys, as a condition."""
+        return sa.and_(cls.user_id == user.id, cls.revoked_at.is_(None), cls.expires_at > utcnow())
 
     @classmethod
     def create(
@@ -55,8 +55,8 @@ class ApiKey(Model):
 
         ``User.prove`` came first and holds the user's row: concurrent creates count in turn.
         """
-        active = sa.select(sa.func.count()).where(cls.unexpired(user), cls.revoked_at.is_(None))
-        if (db.session.scalar(active) or 0) >= current_app.config["LATCHKEY_MAX_ACTIVE_KEYS"]:
+        count = db.session.scalar(sa.select(sa.func.count()).where(cls.active(user))) or 0
+        if count >= current_app.config["LATCHKEY_MAX_ACTIVE_KEYS"]:
             db.session.commit()  # of nothing but the attempt struck out: the password was right
             raise Refused("limit_reached")
         token = tokens.mint(current_app.config["LATCHKEY_KEY_PREFIX"])
@@ -79,9 +79,9 @@ class ApiKey(Model):
         killed = db.session.scalars(alive.values(revoked_at=utcnow()).returning(cls)).all()
         for key in killed:
             key.audit("revoked", origin, reason)
-        if not killed and db.engines["verify"].url != db.engine.url:
-            # A retry after a crash waits for the standby, as the first try did.
-            db.session.execute(sa.update(cls).where(*which).values(revoked_at=cls.revoked_at))
+        if not killed and db.engine.name == "postgresql":
+            # Something to commit: a retry after a crash waits for the standby, as the first try did.
+            db.session.execute(sa.text("SELECT pg_logical_emit_message(true, 'latchkey', '')"))
         return len(killed)
 
     @classmethod

@@ -51,7 +51,7 @@ def revoke_key(id: str) -> None:
 @contract("API keys revoked successfully", schemas.RevokedSchema, refuses=("busy",))
 def revoke_all_keys() -> dict[str, int]:
     """Revoke all API keys. Every active one of the current user, together and at once."""
-    revoked = ApiKey.revoke(origin(), ApiKey.unexpired(g.user))
+    revoked = ApiKey.revoke(origin(), ApiKey.active(g.user))
     db.session.commit()
     return {"revoked": revoked}
 
