@@ -80,7 +80,7 @@ class ApiKey(Model):
         for key in killed:
             key.audit("revoked", origin, reason)
         if not killed and db.engine.name == "postgresql":
-            # Something to commit: a retry after a crash waits for the standby, as the first try did.
+            # Something to commit: a retry after a crash waits for a standby as the first try did.
             db.session.execute(sa.text("SELECT pg_logical_emit_message(true, 'latchkey', '')"))
         return len(killed)
 
