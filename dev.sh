@@ -40,13 +40,14 @@ check)
 bench)
     install requirements.txt requirements-dev.txt
     command -v wrk >/dev/null || { echo "the bench needs wrk: apt-get install wrk" >&2; exit 1; }
-    shift
-    exec python -m bench.verify "$@" ;;
+    case "${2:-}" in [a-z]*) what=$2 && shift 2 ;; *) what=verify && shift ;; esac
+    exec python -m "bench.$what" "$@" ;;
 prove)
     install requirements.txt requirements-dev.txt
     python -m bench.crash
     exec python -m bench.revocation ;;
 *)
-    echo "usage: sh dev.sh run | test | check | bench | prove" >&2
+    echo "usage: sh dev.sh run | test | check | prove |" >&2
+    echo "       bench [verify | revoke | flood | many | timing | settings | slow]" >&2
     exit 2 ;;
 esac

@@ -1,5 +1,6 @@
 """How gunicorn runs Latchkey."""
 
+import gc
 import logging
 import os
 
@@ -19,11 +20,16 @@ everywhere = f"0.0.0.0:{found['PORT']}"  # noqa: S104  # a PaaS sets PORT and ro
 bind = everywhere if os.environ.get("PORT") else found["LATCHKEY_BIND"]
 bind = os.environ.get("LATCHKEY_BIND") or bind
 workers = found["WEB_CONCURRENCY"]
-# bench/RESULTS.md: 2 workers of 4 threads cost least per request and answer most of them; threads
-# let others go on during bcrypt and fsync; preloaded, the processes share memory (102 of 129 MiB).
+# Threads let others go on during bcrypt and fsync; bench/RESULTS.md has what other numbers cost.
 worker_class, threads, preload_app = "gthread", 4, True
 control_socket_disable = True
 limit_request_line, limit_request_field_size = 8190, 16384  # what is absurd gets our own answer
 # From a gateway on this host gunicorn would take a client's SCRIPT_NAME: it chooses the route.
 forwarder_headers, secure_scheme_headers = "", {}  # type: ignore[var-annotated]
 umask = 0o077  # the SQLite file is for its owner only
+
+
+def when_ready(server: object) -> None:
+    """Before the fork: the workers share what was loaded, and their collector leaves it alone."""
+    gc.collect()
+    gc.freeze()

@@ -1,18 +1,23 @@
-"""Which settings of gunicorn verify best: CPU time per request as a ratio to the shipped ones.
+"""Which settings of gunicorn verify best, as ratios to the shipped ones, and what memory they take.
 
-python -m bench.settings [--rounds 3]
+python -m bench.settings [--rounds 5]
+
+MiB of master and workers when they have started and after 2 s of load, alone on the machine.
 """
 
 import argparse
 import contextlib
+import random
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
 
 import psutil
 
+from bench import ROOT
 from bench.setup import Server, fill
-from bench.verify import Target
+from bench.verify import Target, repeats
 
 VARIANTS = {
     "as shipped: 2 workers of 4 threads": (),
@@ -22,6 +27,13 @@ VARIANTS = {
     "sync workers": ("--worker-class", "sync", "--threads", "1"),
     "1 worker": ("--workers", "1"),
     "4 workers": ("--workers", "4"),
+    "not preloaded": ("--config", "{home}/not_preloaded.conf.py"),
+    "preloaded, not frozen": ("--config", "{home}/not_frozen.conf.py"),
+}
+MORE = {  # lines for gunicorn.conf.py
+    "not_preloaded": "preload_app = False",
+    # The collector marks what it looks at: in a worker, that copies what was shared.
+    "not_frozen": "def when_ready(server):\n    pass",
 }
 
 
@@ -33,30 +45,47 @@ def memory(server):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    print("| gunicorn | connections | CPU per request | requests/s | p50 | p99 | MiB |")
-    print("|---" * 7 + "|")
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="latchkey-bench-"))
+        shipped = (ROOT / "gunicorn.conf.py").read_text()
+        for name, lines in MORE.items():
+            Path(home, f"{name}.conf.py").write_text(f"{shipped}\n{lines}\n")
         url = f"sqlite:///{home}/latchkey.db"
-        good, targets = fill(url, 100_000, 1000), []
-        for name, options in VARIANTS.items():
-            server = Server("wsgi:app", Path(home, "log"), *options, DATABASE_URL=url)
+        good, targets, used = fill(url, 100_000, 1000), [], {}
+
+        def start(name):
+            options = [option.format(home=home) for option in VARIANTS[name]]
+            return Server("wsgi:app", Path(home, "log"), *options, DATABASE_URL=url)
+
+        for name in VARIANTS:  # one at a time: what two servers share would count half
+            server = start(name)
+            time.sleep(3)
+            used[name] = [memory(server)]
+            Target(name, server, good, home).load(2, 32)  # every worker gets some
+            used[name].append(memory(server))
+            server.stop()
+        for name in VARIANTS:
+            server = start(name)
             stack.callback(server.stop)
             targets.append(Target(name, server, good, home))
+        print("| gunicorn | connections | CPU | requests/s | p50 | p99 | MiB idle, loaded |")
+        print("|---" * 7 + "|")
         for connections in (4, 32):
             for target in targets:
                 target.rounds.clear()
             for _ in range(rounds):
-                for target in targets:
+                for target in random.sample(targets, len(targets)):
                     target.measure(2, connections)
             for target in targets:
                 pairs = list(zip(target.rounds, targets[0].rounds, strict=True))
                 ratios = [median(mine[i] / shipped[i] for mine, shipped in pairs) for i in range(4)]
                 cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
-                used = memory(target.server)
-                print(f"| {target.name} | {connections} | {cells} | {used:.0f} |", flush=True)
+                idle, loaded = used[target.name]
+                line = f"| {target.name} | {connections} | {cells} | {idle:.0f}, {loaded:.0f} |"
+                print(line, flush=True)
+            print(f"\n{repeats(targets)}\n")
 
 
 if __name__ == "__main__":

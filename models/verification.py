@@ -54,18 +54,21 @@ def verify(token: Token, origin: Callable[[], Origin]) -> Verified | None:
 
 def find(engine: sa.Engine, public: str) -> Verified | None:
     """The row, good or dead. A database that was restarted is asked again, over a new connection;
-    one that hangs is left alone for half a second, so that it does not hold every thread."""
+    one that hangs is asked by one request at a time, so that it does not hold every thread."""
     began = time.monotonic()
     if began < hung["until"]:
         raise TimeoutError("the database hangs")
+    hung["until"] = hung["until"] and began + 2
     try:
-        return read(engine, public)
+        found = read(engine, public)
     except engine.dialect.loaded_dbapi.Error:
         engine.dispose()
         if time.monotonic() - began > 1:
             hung["until"] = time.monotonic() + 0.5
             raise
-        return read(engine, public)
+        found = read(engine, public)
+    hung["until"] = 0.0
+    return found
 
 
 def read(engine: sa.Engine, public: str) -> Verified | None:

@@ -22,7 +22,7 @@ class Anything(BaseConverter):
 
 @dataclass
 class contract:  # noqa: N801
-    """What a view takes and answers: carried out here, described by docs.py."""
+    """What a view takes and answers: carried out here, described by portal.py."""
 
     done: str  # what its success means; in lower case it is the message
     data: type[Schema] | None = None

@@ -1,141 +1,117 @@
-"""/mcp: the documentation for AI tools. Model Context Protocol over HTTP, JSON answers, no state.
-
-It speaks both eras on one URL: revision 2026-07-28, where each request says its version in
-``_meta``, and the earlier ones, which begin with ``initialize``.
-"""
+"""/mcp: the documentation for AI tools, by MCP 2026-07-28 and the revisions with a handshake."""
 
 import base64
-import binascii
-import json
 import re
-from typing import Any
+from typing import Any, NoReturn
 
-from flask import Blueprint, current_app, request
-from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import RequestEntityTooLarge
+from flask import Blueprint, abort, current_app, g, make_response, render_template, request
+from werkzeug.exceptions import HTTPException
 
-from routes import mcp_tools
+from routes.portal import TEXTS, Made, operations
 
 bp = Blueprint("mcp", __name__)
-MODERN, HANDSHAKE = "2026-07-28", ["2025-11-25", "2025-06-18", "2025-03-26"]
-VERSIONS = [MODERN, *HANDSHAKE]
+RESULTS, HINT = TEXTS["mcp"]["results"], TEXTS["mcp"]["hint"]
+MODERN, *HANDSHAKE = VERSIONS = RESULTS["modern"]["server/discover"]["supportedVersions"]
 LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
-PUBLIC, META = "LATCHKEY_PUBLIC_URL", "io.modelcontextprotocol/"
-SERVER = {"name": "latchkey", "title": "Latchkey API documentation", "version": "1"}
-ABOUT = {
-    "capabilities": {"tools": {}},
-    "instructions": "The documentation of the Latchkey API; it cannot call the API.",
-}
-CACHE = {"ttlMs": 3_600_000, "cacheScope": "public"}
-BAD_JSON, BAD_REQUEST, NO_METHOD, BAD_PARAMS = -32700, -32600, -32601, -32602
-BAD_HEADER, BAD_VERSION = -32020, -32022
-
-
-class Failed(Exception):
-    """A JSON-RPC error: code, message, data, and the HTTP status of the modern era."""
-
-    def __init__(self, code: int, message: str, status: int = 400, **data: Any) -> None:
-        self.error = {"code": code, "message": message} | ({"data": data} if data else {})
-        self.status = status
 
 
 @bp.post("/mcp")
-def mcp() -> ResponseReturnValue:
-    """One JSON-RPC message in, one out. An error reaches a handshake client in HTTP 200: on a 400
-    the Python client 1.x ends its session."""
-    known: dict[str, Any] = {"jsonrpc": "2.0"}
-    handshake = False
-    try:
-        message = read()
-        if "id" not in message:
-            return "", 202
-        known["id"] = message["id"]
-        params = message.get("params", {})
-        handshake = era(message["method"], params)
-        if not isinstance(params, dict):
-            raise Failed(BAD_PARAMS, "params must be an object")
-        result = answer(message["method"], params, handshake)
-    except Failed as exc:
-        return {**known, "error": exc.error}, 200 if handshake else exc.status
-    return {**known, "result": result}
-
-
-def read() -> dict[str, Any]:
-    """The one message of the body, if who sent it may (DNS rebinding: an Origin is not a Host)."""
-    origin = request.headers.get("Origin")
-    if not (origin is None or LOCAL.fullmatch(origin) or origin == current_app.config[PUBLIC]):
-        raise Failed(BAD_REQUEST, "origin not allowed", 403)
-    try:
-        message = json.loads(request.get_data())
-    except RequestEntityTooLarge:
-        raise Failed(BAD_REQUEST, "request too large", 413) from None
-    except (ValueError, RecursionError):
-        raise Failed(BAD_JSON, "not JSON") from None
-    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
-        raise Failed(BAD_REQUEST, "one JSON-RPC 2.0 message is wanted, no batch")
-    if not isinstance(message.get("method"), str) or type(message.get("id", "")) not in (str, int):
-        raise Failed(BAD_REQUEST, "method must be a string, id a string or an integer")
-    return message
-
-
-def era(method: str, params: Any) -> bool:
-    """Whether this request is of a handshake revision; else its headers fit its body."""
-    named, version = mapping(params), request.headers.get("MCP-Protocol-Version")
-    meta = mapping(named.get("_meta"))
-    stated = meta.get(f"{META}protocolVersion")
-    if stated is None and version in (None, *HANDSHAKE):
-        return True
-    if stated not in (None, version):
-        raise Failed(BAD_HEADER, "header MCP-Protocol-Version does not equal the body")
-    if version != MODERN:
-        raise Failed(BAD_VERSION, "unsupported version", supported=VERSIONS, requested=version)
-    if stated is None or not isinstance(meta.get(f"{META}clientCapabilities"), dict):
-        raise Failed(BAD_PARAMS, "_meta needs protocolVersion and clientCapabilities")
-    calls = {"Mcp-Name": named.get("name")} if method == "tools/call" else {}
-    for name, wanted in ({"Mcp-Method": method} | calls).items():
-        if plain(request.headers.get(name, "")) != wanted:
-            raise Failed(BAD_HEADER, f"header {name} does not equal the body")
-    return False
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def plain(value: str) -> str:
-    """A header's value, decoded where it is in base64."""
-    if not (value.startswith("=?base64?") and value.endswith("?=")):
-        return value
-    try:
-        return base64.b64decode(value[9:-2], validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        raise Failed(BAD_HEADER, "bad base64 in a header") from None
-
-
-def answer(method: str, params: dict[str, Any], handshake: bool) -> dict[str, Any]:
-    if handshake and method == "initialize":
-        wanted = params.get("protocolVersion")
-        version = wanted if wanted in HANDSHAKE else HANDSHAKE[0]
-        return {"protocolVersion": version, "serverInfo": SERVER, **ABOUT}
-    if handshake and method == "ping":
-        return {}
-    modern = {"resultType": "complete", "_meta": {f"{META}serverInfo": SERVER}}
+def mcp() -> Made | tuple[str, int]:
+    """One JSON-RPC message in, one out; nothing in answer to a notification."""
+    g.reply, g.era = {"jsonrpc": "2.0"}, "modern"
+    message = read()
+    if "id" not in message:
+        return "", 202
+    g.reply["id"] = message["id"]
+    method, params = message["method"], message.get("params", {})
+    g.era = era(method, params)
+    if method not in RESULTS[g.era]:
+        fail(-32601, "method not found", 404)
+    if not isinstance(params, dict):
+        fail(-32602, "params must be an object")
+    result = RESULTS["handshake"].get(method, {}) | RESULTS[g.era][method]
+    if method == "initialize" and params.get("protocolVersion") in HANDSHAKE:
+        result["protocolVersion"] = params["protocolVersion"]
     if method == "tools/call":
-        return call(params) | ({} if handshake else modern)
-    if method == "tools/list":
-        return {"tools": mcp_tools.LISTED} | ({} if handshake else modern | CACHE)
-    if method == "server/discover" and not handshake:
-        return {"supportedVersions": VERSIONS, **ABOUT, **modern, **CACHE}
-    raise Failed(NO_METHOD, "method not found", 404)
+        result |= call(params.get("name"), params.get("arguments", {}))
+    return {**g.reply, "result": result}
 
 
-def call(params: dict[str, Any]) -> dict[str, Any]:
-    """A tool's text. A wrong argument is a result that says so: the model can put it right."""
-    name, arguments = params.get("name"), params.get("arguments", {})
-    if not isinstance(name, str) or name not in mcp_tools.TOOLS or not isinstance(arguments, dict):
-        raise Failed(BAD_PARAMS, "unknown tool, or arguments are no object")
+def fail(code: int, message: str, status: int = 400, **data: Any) -> NoReturn:
+    """Answer with an error; after a handshake in HTTP 200: on 400 the Python SDK 1.x hangs up."""
+    error = {"code": code, "message": message, "data": data}
+    abort(make_response({**g.reply, "error": error}, status if g.era == "modern" else 200))
+
+
+def read() -> Made:
+    """The one message of the body, if who sent it may (DNS rebinding: an Origin is not a Host)."""
+    origin = request.headers.get("Origin", "http://localhost")
+    if not LOCAL.fullmatch(origin) and origin != current_app.config["LATCHKEY_PUBLIC_URL"]:
+        fail(-32600, "origin not allowed", 403)
     try:
-        text, failed = mcp_tools.run(name, arguments), False
-    except LookupError as exc:
-        text, failed = str(exc.args[0]), True
-    return {"content": [{"type": "text", "text": text}], "isError": failed}
+        message: Made = request.get_json(force=True)
+    except (HTTPException, RecursionError) as exc:
+        fail(-32700, "not JSON, or too much of it", getattr(exc, "code", 400))
+    match message:
+        case {"jsonrpc": "2.0", "method": str()} if type(message.get("id", "")) in (str, int):
+            return message
+    fail(-32600, "one JSON-RPC 2.0 message is wanted, its id a string or an integer")
+
+
+def era(method: str, params: Any) -> str:
+    """Which era a request is of: "handshake", or "modern" with headers that equal its body."""
+    params = params if isinstance(params, dict) else {}
+    meta = params["_meta"] if isinstance(params.get("_meta"), dict) else {}
+    stated = meta.get("io.modelcontextprotocol/protocolVersion")
+    version = request.headers.get("MCP-Protocol-Version")
+    if stated is None and version in (None, *HANDSHAKE):
+        return "handshake"
+    if stated not in (None, version):
+        fail(-32020, "header MCP-Protocol-Version does not equal the body")
+    if version != MODERN:
+        fail(-32022, "unsupported version", supported=VERSIONS, requested=version)
+    told = {"Mcp-Method": method, "Mcp-Name": params.get("name") or params.get("uri")}
+    for header, value in told.items():
+        encoded = base64.b64encode(str(value).encode(errors="replace")).decode()
+        if request.headers.get(header) not in (value, f"=?base64?{encoded}?="):
+            fail(-32020, f"header {header} does not equal the body")
+    if stated is None or type(meta.get("io.modelcontextprotocol/clientCapabilities")) is not dict:
+        fail(-32602, "_meta needs protocolVersion and clientCapabilities")
+    return "modern"
+
+
+def call(tool: Any, arguments: Any) -> Made:
+    """A tool's text. A wrong argument is a result that says so: the model can put it right."""
+    match tool, arguments:
+        case "list_endpoints", {}:
+            text = render_template("llms.txt")
+        case "search_docs", {"query": str(query)}:
+            text = search(query.lower().split())
+        case "get_endpoint", {"method": str(method), "path": str(path)}:
+            text = endpoint(method.upper(), path)
+        case "search_docs" | "get_endpoint", {}:
+            text = ""
+        case _:
+            fail(-32602, "unknown tool, or arguments are no object")
+    return {"content": [{"type": "text", "text": text or HINT}], "isError": not text}
+
+
+def search(words: list[str]) -> str:
+    """Up to five operations, the best first: with most of the words in title, then in text."""
+    found = []
+    for each in operations().values():
+        title = f"- {each['method']} {each['path']}: {each['summary']}. {each['description']}"
+        page = render_template("operation.md", operation=each)
+        score = [sum(word in text.lower() for word in words) for text in (title, page)]
+        found += [(score, title)] if any(score) else []
+    best = [title for _, title in sorted(found, reverse=True)[:5]]
+    return "\n".join(best) or "Nothing found. list_endpoints shows all there is."
+
+
+def endpoint(method: str, path: str) -> str:
+    """The page of an operation, its path with or without /api; nothing if there is none."""
+    for each in operations().values():
+        pattern = re.sub(r"\{\w+\}", "[^/]+", each["path"].removeprefix("/api"))
+        if method == each["method"] and re.fullmatch(f"(/api)?{pattern}/?", path):
+            return render_template("operation.md", operation=each)
+    return ""

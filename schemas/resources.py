@@ -42,6 +42,16 @@ Password = partial(
 )
 
 
+class Whole(fields.Integer):
+    """A number without a fraction: JSON's 7.0 is one; in a query, plain digits are."""
+
+    def _validated(self, value: Any) -> int:
+        if isinstance(value, str) and not re.fullmatch("-?[0-9]{1,9}", value):
+            raise self.make_error("invalid")
+        whole = isinstance(value, float) and value.is_integer()
+        return super()._validated(int(value) if whole else value)
+
+
 class Input(Schema):
     error_messages = {"unknown": "unknown_field"}
 
@@ -87,7 +97,7 @@ class KeySchema(Input):
     status = Output(validate=OneOf(["active", "revoked", "expired"]))
     created_at, expires_at, last_used_at = Time(), Time(), Time(allow_none=True)
     last_used_ip, revoked_at = Output(allow_none=True), Time(allow_none=True)
-    expires_in_days = fields.Integer(strict=True, load_only=True, validate=expiry)
+    expires_in_days = Whole(strict=True, load_only=True, validate=expiry)
     password = Password()
 
 
@@ -99,8 +109,8 @@ class AuditEventSchema(Schema):
 
 
 class PageQuerySchema(Input):
-    page = fields.Integer(load_default=1, validate=Range(1, 1_000_000, error="out_of_range"))
-    page_size = fields.Integer(load_default=20, validate=Range(1, 100, error="out_of_range"))
+    page = Whole(load_default=1, validate=Range(1, 1_000_000, error="out_of_range"))
+    page_size = Whole(load_default=20, validate=Range(1, 100, error="out_of_range"))
 
 
 class AuditQuerySchema(PageQuerySchema):

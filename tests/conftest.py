@@ -9,7 +9,14 @@ import psycopg
 import pytest
 from servers import PASSWORD, Postgres, Server, prepared
 
+from bench.setup import FILL, KEYS, TIMES, USERS
 from models.base import db, utcnow
+
+TRAIL = """INSERT INTO audit_events (created_at, event, user_id, method, path, ip, name_digest)
+    {n} SELECT '2026-01-01 00:00:00', 'login_failed', 'u' || (i % 400), 'POST', '/', 'a' || i,
+        'n' || i FROM n"""
+SIGNED_IN = """INSERT INTO sessions (digest, user_id, created_at, expires_at)
+    {n} SELECT {digest}, 'u' || (i % 400 + 1), {times} FROM n"""
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +81,14 @@ def sql(app):
             return rows
 
     return run
+
+
+def crowd(count):
+    """So many rows more in each table, of users nobody is; in the app context that is open."""
+    n, (public, digest) = FILL[db.engine.dialect.name]
+    for statement in (USERS, KEYS, TRAIL, SIGNED_IN):
+        made = statement.format(n=n, public=public, digest=digest, times=TIMES)
+        db.session.execute(db.text(made), {"count": count})
 
 
 def ago(**time):

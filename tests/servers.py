@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -94,12 +97,16 @@ class Postgres:
         shutil.rmtree(self.home)
 
 
+def lacking(told):
+    """Something that a test needs is not there: the test is skipped, in CI it fails."""
+    pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
+
+
 def program(name, package):
-    """The path of a program of the system. Without it the test is skipped, in CI it fails."""
+    """The path of a program of the system."""
     if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
         return found
-    told = f"{name} is not installed: apt-get install {package}"
-    pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
+    lacking(f"{name} is not installed: apt-get install {package}")
 
 
 @contextmanager
@@ -133,6 +140,59 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@contextmanager
+def behind_nginx(url, home):
+    """The URL of deploy/nginx.conf before this server: only its two addresses are changed."""
+    port, user = free_port(), "user root;" if os.getuid() == 0 else ""
+    site = (ROOT / "deploy/nginx.conf").read_text()
+    for ours, tests in (
+        ("listen 80;", f"listen 127.0.0.1:{port};"),
+        ("http://127.0.0.1:8000;", f"{url};"),
+    ):
+        assert site.count(ours) == 1
+        site = site.replace(ours, tests)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {home}/{kind};" for kind in kinds)
+    conf = Path(home, "nginx.conf")
+    conf.write_text(
+        f"{user} daemon off; pid {home}/pid; error_log stderr;\n"
+        "events { worker_connections 768; }\n"  # as Debian's own nginx.conf has it
+        f"http {{ access_log off; {places}\n{site} }}\n"
+    )
+    command = [program("nginx", "nginx"), "-e", "stderr", "-c", conf]
+    checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
+    assert checked.returncode == 0 and "[warn]" not in checked.stderr, checked.stderr
+    process = subprocess.Popen(command)
+    wait_for(f"http://127.0.0.1:{port}/healthz")
+    yield f"http://127.0.0.1:{port}"
+    process.send_signal(signal.SIGQUIT)
+    assert process.wait(20) == 0
+
+
+@contextmanager
+def slow_clients(url, count):
+    """So many connections that send a byte a second, half of them of a header, half of a body."""
+    head = b"GET /verify HTTP/1.1\r\nHost: a\r\nX-Slow: "
+    body = b"POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n{"
+    address, over = (urlsplit(url).hostname, urlsplit(url).port), threading.Event()
+
+    def drip():
+        while not over.wait(1):
+            for wire in wires:
+                wire.sendall(b"x")
+
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        wires = [stack.enter_context(socket.create_connection(address, 5)) for _ in range(count)]
+        for n, wire in enumerate(wires):
+            wire.sendall(body if n % 2 else head)
+        dripping = pool.submit(drip)
+        try:
+            yield
+        finally:
+            over.set()
+        dripping.result()  # none of them was closed meanwhile
+
+
 class Server:
     """Latchkey under its real gunicorn, on a port of its own."""
 
@@ -164,8 +224,9 @@ class Server:
         self.process.wait(40)
 
 
-def flask(database_url, *words):
+def flask(database_url, *words, stdin=""):
     """Run one of the operator's commands, in a process of its own."""
     environ = {**os.environ, "DATABASE_URL": database_url}
     command = [sys.executable, "-m", "flask", "--app", "wsgi", *words]
-    subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
+    told = {"input": stdin, "text": True, "capture_output": True}
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, **told)

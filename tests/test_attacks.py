@@ -1,14 +1,17 @@
 """What attackers try, and what comes of it; docs/ATTACKS.md is the table of it."""
 
+import itertools
 import re
 from urllib.parse import quote
 
 import bcrypt
 import pytest
+import sqlalchemy as sa
 from conftest import PASSWORD, log_in
 from servers import ROOT
 
 import tokens
+from models.base import db
 
 
 def bearer(token):
@@ -81,6 +84,8 @@ OFFLINE = {  # what dies before the database is asked
     "no prefix": lambda t: sealed(t[3:-6]),
     "wrong checksum": lambda t: t[:-6] + ("000000" if t[-6:] != "000000" else "000001"),
     "checksum of another text": lambda t: t[:-6] + tokens.checksum(t),
+    "one character less": lambda t: sealed(t[:20] + t[21:-6]),
+    "one character more": lambda t: sealed(t[:20] + "a" + t[20:-6]),
     "another case": lambda t: t[:3] + t[3:].swapcase(),
 }
 ONLINE = {  # well formed, with a right checksum
@@ -107,6 +112,39 @@ def test_a_changed_token_opens_and_kills_nothing(app, alice, verify, sql, change
     known = change in ONLINE.values() and changed[:16] == good[:16]
     assert told == ([("wrong_secret",)] if known else [])
     assert verify(good).status_code == 200
+
+
+@pytest.fixture
+def asked(app):
+    """What any of the engines was asked: connections taken, statements executed."""
+    seen, events = [], ("checkout", "before_cursor_execute")
+    with app.app_context():
+        engines = list(db.engines.values())
+
+    def note(*told):
+        seen.append(told)
+
+    for engine, event in itertools.product(engines, events):
+        sa.event.listen(engine, event, note)
+    yield seen
+    for engine, event in itertools.product(engines, events):
+        sa.event.remove(engine, event, note)
+
+
+@pytest.mark.parametrize("change", OFFLINE.values(), ids=OFFLINE)
+def test_garbage_never_reaches_the_database(app, alice, asked, change):
+    http, key = app.test_client(), alice.key()["token"]
+    for path, good in (("/verify", key), ("/api/me", alice.token)):
+        for token, reaches in ((good, True), (change(good), False)):
+            if token.isprintable():  # a header holds nothing else
+                asked.clear()
+                answer = http.get(path, headers=bearer(token.encode().decode("latin1")))
+                assert answer.status_code == (200 if reaches else 401), path
+                assert bool(asked) is reaches, path
+    for token, reaches in ((tokens.mint("lk").text, True), (change(key), False)):
+        asked.clear()
+        assert http.post("/oauth/revoke", data={"token": token}).status_code == 200
+        assert bool(asked) is reaches or token.startswith("lks_")  # good for a session there
 
 
 def test_a_name_that_nobody_has_costs_one_bcrypt_as_a_wrong_password_does(app, monkeypatch, sql):

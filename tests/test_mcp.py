@@ -141,17 +141,27 @@ def test_search_says_when_there_is_nothing(legacy):
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "said"),
+    ("name", "arguments"),
     [
-        ("get_endpoint", {"method": "GET", "path": "/nope"}, "There is no GET /nope."),
-        ("get_endpoint", {"method": "GET"}, "The arguments are method, path; each is a string."),
-        ("search_docs", {"query": 7}, "The arguments are query; each is a string."),
-        ("list_endpoints", {"extra": ""}, "The arguments are none; each is a string."),
+        ("get_endpoint", {"method": "GET", "path": "/nope"}),
+        ("get_endpoint", {"method": "GET"}),
+        ("get_endpoint", {"method": "GET", "path": None}),
+        ("get_endpoint", {}),
+        ("search_docs", {"query": 7}),
+        ("search_docs", {}),
     ],
 )
-def test_a_wrong_argument_is_a_result_that_the_model_can_read(modern, name, arguments, said):
-    found, failed = text(modern("tools/call", name=name, arguments=arguments))
-    assert found.startswith(said) and failed
+def test_a_wrong_argument_is_a_result_that_the_model_can_read(modern, name, arguments):
+    said, failed = text(modern("tools/call", name=name, arguments=arguments))
+    assert said.startswith("There is no such endpoint, or the arguments are not these:") and failed
+    (tool,) = (t for t in modern("tools/list").json["result"]["tools"] if t["name"] == name)
+    assert f"{name} takes {' and '.join(tool['inputSchema']['required'])}" in said
+
+
+def test_an_argument_too_many_does_no_harm(modern):
+    """Models like to fill in something where a tool takes nothing."""
+    said, failed = text(modern("tools/call", name="list_endpoints", arguments={"reason": "x"}))
+    assert said.startswith("# Latchkey API") and not failed
 
 
 # --- refusals ---------------------------------------------------------------------------------
@@ -181,6 +191,11 @@ def test_params_that_are_no_object_reach_a_handshake_client_in_http_200(post):
 @pytest.mark.parametrize("method", ["nope", "initialize", "ping", "resources/list"])
 def test_a_modern_client_gets_404_for_a_method_that_is_not_there(modern, method):
     assert error(modern(method)) == (404, -32601)
+
+
+def test_a_method_that_is_not_there_may_name_a_resource(modern):
+    answer = modern("resources/read", headers={"Mcp-Name": "file:///a"}, uri="file:///a")
+    assert error(answer) == (404, -32601)
 
 
 def test_a_modern_client_gets_400_for_a_tool_that_is_not_there(modern):
@@ -213,6 +228,16 @@ def test_a_name_may_come_in_base64(modern):
         "error"
         not in modern("tools/call", name="list_endpoints", headers={"Mcp-Name": encoded}).json
     )
+
+
+@pytest.mark.parametrize("version", ["", 7, "2025-11-25", "nonsense"])
+def test_the_header_says_the_version_of_the_body(modern, version):
+    """As it is: only method and name may come in base64."""
+    meta = {**ME, f"{META}protocolVersion": version}
+    encoded = base64.b64encode(str(version).encode()).decode()
+    for header in (MODERN, f"=?base64?{encoded}?="):
+        answer = modern("tools/list", meta, {"MCP-Protocol-Version": header})
+        assert error(answer) == (400, -32020)
 
 
 @pytest.mark.parametrize("version", ["2030-01-01", "2025-11-25", "nonsense"])
@@ -275,7 +300,7 @@ def test_what_is_not_one_message_is_refused(post, body, code):
 
 
 def test_a_body_over_16_kib_is_refused(post):
-    assert error(post(b" " * (16 * 1024 + 1))) == (413, -32600)
+    assert error(post(b" " * (16 * 1024 + 1))) == (413, -32700)
 
 
 @pytest.mark.parametrize("method", ["notifications/initialized", "notifications/cancelled", "nope"])

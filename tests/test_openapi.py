@@ -9,7 +9,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 from conftest import PASSWORD, log_in
+from marshmallow import ValidationError
 from openapi_spec_validator import validate
+from werkzeug.exceptions import default_exceptions
+
+import errors
+from models.base import Refused
+from routes.portal import TEXTS
 
 DOCUMENTATION = {"portal.openapi", "portal.index", "portal.operation", "portal.llms", "mcp.mcp"}
 UNDOCUMENTED = {"portal.account", "static"} | DOCUMENTATION
@@ -100,6 +106,65 @@ def test_the_examples_carry_the_messages_that_are_sent(operations, alice, bob):
         media = operations[name]["responses"][str(answer.status_code)]["content"]
         example = media["application/json"]["examples"]["answer-1"]["value"]
         assert (example["message"], shape(example)) == (answer.json["message"], shape(answer.json))
+
+
+def example(told):
+    return list(told["content"]["application/json"]["examples"].values())[-1]["value"]
+
+
+VALUES = {"not_found": "f47ac10b-58cc-4372-a567-0e02b2c3d479", "throttled": 60, "busy": 1}
+INVALID = {
+    "query": ValidationError({"page": ["out_of_range"]}, data={"page": "0"}),
+    "body": ValidationError({"password": ["required"]}),
+}
+REASONS = [(reason, status) for reason, told in TEXTS["refusals"].items() for status in told]
+
+
+@pytest.mark.parametrize(("reason", "status"), REASONS)
+def test_what_docs_toml_says_of_a_refusal_is_what_errors_py_answers(app, reason, status):
+    if reason in errors.REFUSALS:
+        failure = Refused(reason, VALUES.get(reason, ""))
+    elif status == "400":
+        failure = INVALID[reason]
+    else:
+        failure = default_exceptions[int(status)]()
+    with app.test_request_context():
+        body, code, headers = errors.refusal(failure)
+    told = TEXTS["refusals"][reason][status]
+    assert (example(told), int(status)) == (body, code)
+    assert told.get("headers", {}).keys() == headers.keys()
+
+
+def test_a_refusal_is_what_the_service_answers(operations, alice, bob):
+    """Not only what errors.py would."""
+    path, key = "/api/me/api-keys", alice.key()
+    wide = {"data": b"x" * 20_000, "content_type": "application/json"}
+    bearer = {"headers": {"Authorization": f"Bearer {key['token']}"}}
+    sent = [
+        ("login", alice.http.post("/api/auth/login", json={"username": "alice"})),
+        ("login", alice.http.post("/api/auth/login", data="{}")),
+        ("login", log_in(alice.http, "alice", "wrong")),
+        ("list-keys", alice.http.get(path)),
+        ("list-keys", alice.http.get(path, **bearer)),
+        ("list-keys", alice.call("GET", f"{path}?page=0")),
+        ("create-key", alice.call("POST", path, **wide)),
+        ("create-key", alice.create(password="wrong")),
+        ("create-key", [bob.create() for _ in range(6)][-1]),
+        ("introspect", alice.http.post("/oauth/introspect", data={"token": "x" * 20_000})),
+        ("revoke", alice.http.post("/oauth/revoke", data={"token": "x" * 20_000})),
+    ]
+    for name, answer in sent:
+        told = operations[name]["responses"][str(answer.status_code)]
+        assert answer.json == example(told), name
+        assert set(told.get("headers", {})) <= set(answer.headers.keys())
+    assert {answer.status_code for _, answer in sent} == {400, 401, 403, 409, 413, 415}
+
+
+def test_the_words_of_an_operation_are_those_of_its_view(app, operations):
+    for endpoint, view in app.view_functions.items():
+        if endpoint not in UNDOCUMENTED:
+            made = operations[endpoint.rpartition(".")[2].replace("_", "-")]
+            assert f"{made['summary']}. {made['description']}" == " ".join(view.__doc__.split())
 
 
 def shape(value):

@@ -2,6 +2,7 @@
 
 import os
 import re
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -11,10 +12,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import PASSWORD
 from playwright.sync_api import expect, sync_playwright
-from servers import Server, program
+from servers import ROOT, Server, program
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 NOWHERE = "**/api/**"
+CHOICES = ("30 days", "90 days", "180 days", "365 days")
+MOST_LINES = {"static/page.js": 250, "templates/index.html": 150, "static/style.css": 200}
 LEFT = """() => JSON.stringify([
     document.documentElement.outerHTML, location.href, document.cookie,
     {...localStorage}, {...sessionStorage}, [...document.all].map(element => element.value),
@@ -97,7 +100,9 @@ def fill_in(page, name="backup", days=None, access="Read", password=PASSWORD):
     page.locator("#new-key:visible, #empty button:visible").click()
     page.get_by_label("Name", exact=True).fill(name)
     page.locator("#create").get_by_text(access, exact=True).click()
-    if days is not None:
+    if f"{days} days" in CHOICES:
+        page.locator("#create").get_by_text(f"{days} days", exact=True).click()
+    elif days is not None:
         page.get_by_text("Other", exact=True).click()
         page.get_by_label("Days until it expires").fill(days)
     page.get_by_label("Your password").fill(password)
@@ -253,6 +258,18 @@ def test_what_is_wrong_with_a_new_key_is_said_beside_its_field(page):
     expect(row(page, "good").locator(".soon")).to_have_text("in 3 days")
 
 
+def test_every_choice_of_days_is_what_the_key_gets(page, server, sql):
+    expect(page.locator("#create .choices").nth(1).locator("label")).to_have_text(
+        [*CHOICES, "Other"]
+    )
+    for days in (30, 90, 180, 365, 7):  # the last is one's own
+        create(page, f"for {days} days", days=str(days))
+        ends = datetime.now(UTC) + timedelta(days=days)
+        expect(row(page, f"for {days} days")).to_contain_text(f"{ends:%-d %b %Y}")
+    lives = "SELECT name, round(julianday(expires_at) - julianday(created_at), 3) FROM api_keys"
+    assert dict(sql(lives)) == {f"for {days} days": days for days in (30, 90, 180, 365, 7)}
+
+
 def test_the_limit_is_said_before_one_runs_into_it(page, tab):
     other = tab()
     sign_in(other)
@@ -269,12 +286,19 @@ def test_the_limit_is_said_before_one_runs_into_it(page, tab):
     expect(page.locator("#new-key")).to_be_enabled()
 
 
-def test_a_lost_session_says_what_was_not_done(page, server, sql):
+GONE = {
+    "deleted": "DELETE FROM sessions",
+    "expired": "UPDATE sessions SET expires_at = datetime('now', '-1 second')",
+}
+
+
+@pytest.mark.parametrize("end", GONE.values(), ids=GONE)
+def test_a_lost_session_says_what_was_not_done(page, server, sql, end):
     token = create(page)
     page.get_by_role("button", name="Revoke backup").click()
     expect(page.locator("#revoke")).to_contain_text("Never used")
     settle(page)
-    sql("DELETE FROM sessions")
+    sql(end)
     page.locator("#revoke .solid").click()
     expect(page.locator("#why")).to_have_text(
         "Your session ended before “backup” got revoked. Please sign in again."
@@ -286,7 +310,7 @@ def test_a_lost_session_says_what_was_not_done(page, server, sql):
     revoke(page, "backup")
     expect(row(page, "backup")).to_contain_text("revoked just now")
     assert verify(server, token) == 401
-    sql("DELETE FROM sessions")
+    sql(end)
     page.reload()
     expect(page.locator("#why")).to_have_text("Your session ended. Please sign in again.")
 
@@ -436,8 +460,10 @@ def test_the_keyboard_is_enough(tab, server):
     assert verify(server, token) == 401
 
 
-@pytest.mark.parametrize("scheme, width", [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_nobody_is_shut_out(tab, scheme, width):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nobody_is_shut_out(tab, tmp_path, scheme, width):
+    """In every state: no violation of axe's rules, nothing to scroll sideways; and a picture."""
     page = tab(color_scheme=scheme, viewport={"width": width, "height": 844})
 
     def check(state):
@@ -447,6 +473,10 @@ def test_nobody_is_shut_out(tab, scheme, width):
         ]
         assert told == [], state
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
+        settle(page)
+        full = not page.locator("dialog[open]").count()
+        picture = tmp_path / f"{state}-{scheme}-{width}.png".replace(" ", "-")
+        assert page.screenshot(path=picture, full_page=full)
 
     expect(page.locator("#sign-in")).to_be_visible()
     check("sign in")
@@ -482,6 +512,11 @@ def test_nobody_is_shut_out(tab, scheme, width):
     page.locator("#revoke .cancel").click()
     expect(page.locator("#notice")).to_be_visible()
     check("notice")
+
+
+def test_the_page_is_small(database_url):
+    lines = {name: (ROOT / name).read_text().count("\n") for name in MOST_LINES}
+    assert {name: n for name, n in lines.items() if n > MOST_LINES[name]} == {}
 
 
 @pytest.fixture

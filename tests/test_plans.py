@@ -3,30 +3,21 @@
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
-from conftest import Person
+from conftest import Person, crowd
 from flask.cli import FlaskGroup
 from servers import prepared
 
-from bench.setup import FILL, KEYS, TIMES, USERS
 from models.base import db, utcnow
 from models.verification import SQL
 
 TABLES = ("users", "sessions", "api_keys", "audit_events")
-TRAIL = """INSERT INTO audit_events (created_at, event, user_id, method, path, ip, name_digest)
-    {n} SELECT '2026-01-01 00:00:00', 'login_failed', 'u' || (i % 400), 'POST', '/', 'a' || i,
-        'n' || i FROM n"""
-SIGNED_IN = """INSERT INTO sessions (digest, user_id, created_at, expires_at)
-    {n} SELECT {digest}, 'u' || (i % 400 + 1), {times} FROM n"""
 
 
 @pytest.fixture
 def full(new_database_url):
     """An app over a database with some thousand rows in each table, and Alice in it."""
     with prepared(new_database_url) as app, app.app_context():
-        n, (public, digest) = FILL[db.engine.dialect.name]
-        for statement in (USERS, KEYS, TRAIL, SIGNED_IN):
-            made = statement.format(n=n, public=public, digest=digest, times=TIMES)
-            db.session.execute(sa.text(made), {"count": 4000})
+        crowd(4000)
         db.session.execute(sa.text("ANALYZE"))
         db.session.commit()
         yield app

@@ -80,7 +80,7 @@ def test_the_markdown_says_what_the_page_says(get):
     assert said.startswith("# DELETE /api/me/api-keys/{id}\n\nRevoke an API key. Revokes one")
     assert "- `id` string, required: API key ID.\n" in said
     assert "    - `key` string: Field name that failed validation.\n" in said
-    assert said.count("Response example (") == 5
+    assert said.count("Response example (") == 6
     assert "&#" not in said
 
 
@@ -163,11 +163,13 @@ def test_everybody_can_read_it(url, browser, scheme, width):
 
 @ONE_DATABASE
 def test_one_click_copies_and_without_javascript_it_reads_the_same(url, browser):
+    from playwright.sync_api import expect
+
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
     page.goto(f"{url}/docs")
     page.click("button.copier[data-of=mcp-json]")
-    page.wait_for_function("document.getElementById('said').textContent == 'Copied'")
+    expect(page.locator("#said")).to_have_text("Copied")
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     host = url.removeprefix("http://")
     assert copied == {f"{host} MCP server": {"url": f"{url}/mcp", "type": "http"}}

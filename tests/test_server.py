@@ -216,15 +216,15 @@ def database(request, tmp_path_factory):
     own.remove()
 
 
-def health(server):
+def health(server, timeout=2):
     """Status and body of /healthz, which has two seconds to answer."""
-    answer = httpx.get(f"{server.url}/healthz", timeout=2)
+    answer = httpx.get(f"{server.url}/healthz", timeout=timeout)
     return answer.status_code, answer.json()
 
 
 def verdict(server, token):
-    with suppress(httpx.ReadTimeout):
-        return httpx.get(f"{server.url}/verify", headers=bearer(token), timeout=0.5).status_code
+    """The status of a verification, which has two seconds to answer."""
+    return httpx.get(f"{server.url}/verify", headers=bearer(token), timeout=2).status_code
 
 
 def test_a_server_started_before_its_database_serves_when_that_is_there(database, tmp_path):
@@ -233,33 +233,39 @@ def test_a_server_started_before_its_database_serves_when_that_is_there(database
         with_none = health(server), verdict(server, database.key)
     with_one = health(server)[0], verdict(server, database.key)
     server.stop()
-    assert with_none == ((503, GONE), 500) and with_one == (200, 200)
+    assert with_none[0] == (503, GONE) and with_none[1] in (500, 503) and with_one == (200, 200)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path):
+def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, http, tmp_path):
+    """A new connection to it is waited for during two seconds (psycopg takes no less), by all of
+    the eight threads at once: who queues behind them may wait for theirs and for one of his own."""
     server, over = Server(database.url, tmp_path / "log"), Event()
 
     def ask():
-        codes = []
+        codes, slowest = set(), 0
         while not over.is_set():
-            codes.append(httpx.get(f"{server.url}/verify", headers=head, timeout=5).status_code)
-        return codes
+            began = time.monotonic()
+            codes.add(http.get(f"{server.url}/verify", headers=bearer(database.key)).status_code)
+            slowest = max(slowest, time.monotonic() - began)
+        return codes, slowest
 
-    head = bearer(database.key)
     with ThreadPoolExecutor(20) as pool:
         asked = [pool.submit(ask) for _ in range(20)]
         try:
             time.sleep(0.5)
             with database.frozen():
-                sick = [health(server) for _ in range(4)]
-            well = [health(server)[0] for _ in range(50) if not time.sleep(0.1)]
+                sick = [health(server, 4) for _ in range(4)]
+            well = [health(server, 4)[0] for _ in range(50) if not time.sleep(0.1)]
         finally:
             over.set()
-    server.stop()
+            pool.shutdown()
+            server.stop()
     assert well[-1] == 200
     assert sick == [(503, GONE)] * 4
-    assert {code for each in asked for code in each.result()} == {200, 500}
+    codes = set().union(*(each.result()[0] for each in asked))
+    assert 200 in codes and codes & {500, 503} and codes <= {200, 500, 503}
+    assert max(each.result()[1] for each in asked) < 4.5
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -270,7 +276,7 @@ def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(database,
         assert verdict(server, database.key) == 200
         with getattr(database, how)():
             assert health(server) == (503, GONE)  # over a connection that is open
-            assert verdict(server, database.key) in (500, None)
+            assert verdict(server, database.key) in (500, 503)
             assert health(server) == (503, GONE)  # over a new one
         back = []
         while back[-3:] != [(200, 200)] * 3 and len(back) < 20:
