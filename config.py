@@ -47,6 +47,8 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
         found[name] = type(default)(text)
     if found["LATCHKEY_DEFAULT_EXPIRY_DAYS"] > found["LATCHKEY_MAX_EXPIRY_DAYS"]:
         raise SystemExit("latchkey: LATCHKEY_DEFAULT_EXPIRY_DAYS is over LATCHKEY_MAX_EXPIRY_DAYS")
+    if found["LATCHKEY_VERIFY_DATABASE_URL"] and found["DATABASE_URL"].startswith("sqlite"):
+        raise SystemExit("latchkey: LATCHKEY_VERIFY_DATABASE_URL must be empty with SQLite")
     urls = [found["DATABASE_URL"], found["LATCHKEY_VERIFY_DATABASE_URL"] or found["DATABASE_URL"]]
     return found | engines(*(re.sub(f"^{DRIVER}", "postgresql+psycopg://", url) for url in urls))
 
@@ -55,8 +57,7 @@ def engines(url: str, verify: str) -> dict[str, Any]:
     """Three ways to the database: only the session waits for locks; ``verify`` may be a standby."""
     sqlite, common = url.startswith("sqlite"), {"url": url, "hide_parameters": True}
     patient = {"timeout": 5} if sqlite else {"connect_timeout": 2, "tcp_user_timeout": 2000}
-    quick = "-c lock_timeout=100 -c synchronous_commit=local"  # a note waits for no other host
-    hurried = {"timeout": 0.1} if sqlite else {**patient, "options": quick}
+    hurried = {"timeout": 0.1} if sqlite else {**patient, "application_name": "latchkey-hasty"}
     read = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None}  # nothing to roll back
     ways = {
         None: {**common, "pool_pre_ping": True, "connect_args": patient},

@@ -67,7 +67,8 @@ class Hasty(psycopg.Connection[Any]):
 @sa.event.listens_for(sa.Engine, "do_connect")
 def hasten(dialect: sa.Dialect, record: Any, args: Any, options: dict[str, Any]) -> Hasty | None:
     """What a verification waits for; None leaves the others to SQLAlchemy."""
-    return Hasty.connect(*args, **options) if "options" in options else None
+    hasty = options.get("application_name") == "latchkey-hasty"  # says config.py
+    return Hasty.connect(*args, **options) if hasty else None
 
 
 @sa.event.listens_for(sa.Engine, "connect")
@@ -76,11 +77,14 @@ def durable(connection: Any, record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
         wal = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
         connection.executescript(wal)
-    elif not isinstance(connection, Hasty):
-        connection.execute("SET lock_timeout = '5s'")  # as long as SQLite waits for another writer
-        on = "SELECT set_config('synchronous_commit', 'on', false)"  # remote_apply is fine too
-        connection.execute(f"{on} WHERE current_setting('synchronous_commit') = 'off'")
-        connection.commit()
+        return
+    if isinstance(connection, Hasty):  # a note of use waits neither for locks nor for other hosts
+        connection.execute("SET lock_timeout = 100; SET synchronous_commit = local")
+    else:  # as long as SQLite waits; remote_apply stays
+        on = "SELECT set_config('synchronous_commit', 'on', false)"
+        off = "current_setting('synchronous_commit') = 'off'"
+        connection.execute(f"SET lock_timeout = 5000; {on} WHERE {off}")
+    connection.commit()
 
 
 @sa.event.listens_for(sa.Engine, "before_cursor_execute")

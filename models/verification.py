@@ -88,7 +88,7 @@ def note(key: Verified, reason: str | None, column: Any, origin: Origin) -> None
     """
     now, about = utcnow(), {"api_key_id": key.id, "user_id": key.user_id, "reason": reason}
     about |= {"key_name": key.name, "key_mode": key.mode, **origin._asdict()}
-    recent = column.between(now - MINUTE, now)  # what a wrong clock noted ahead is not
+    recent = column.between(now - MINUTE, now + MINUTE)  # what a wrong clock noted ahead is not
     due = (ApiKey.id == key.id, sa.or_(column.is_(None), sa.not_(recent)))
     values = {column: now} if reason else {column: now, ApiKey.last_used_ip: origin.ip}
     try:
