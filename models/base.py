@@ -102,7 +102,8 @@ def take_turns(connection: sa.Connection, cursor: Any, statement: str, *rest: An
     turn.callback(writers.release)
     if connection.dialect.name == "sqlite":
         queue = turn.enter_context(open(f"{connection.engine.url.database}-turn", "w"))
-        for _ in range(5000):
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
             with suppress(BlockingIOError):
                 return fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
             time.sleep(0.001)

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -73,7 +73,8 @@ class Postgres:
         """Send a signal to the server, then to each of its backends."""
         server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
         for process in (server, *server.children()):
-            process.send_signal(number)
+            with suppress(psutil.NoSuchProcess):  # a backend whose client just left
+                process.send_signal(number)
 
     @contextmanager
     def stopped(self):

@@ -89,13 +89,13 @@ def test_a_queue_of_writers_holds_no_verification_up(start, other_writer):
     other_writer.execute("BEGIN IMMEDIATE")
 
     def revoke(_):
-        answer = httpx.delete(address, headers=bearer(session), timeout=12)
+        answer = httpx.delete(address, headers=bearer(session), timeout=20)
         return answer.status_code, answer.headers.get("Retry-After"), answer.json()
 
     with ThreadPoolExecutor(10) as pool:
         queue, verified = [pool.submit(revoke, n) for n in range(10)], []
         while not all(each.done() for each in queue):
-            answer = httpx.get(f"{server.url}/verify", headers=bearer(key["token"]), timeout=2)
+            answer = httpx.get(f"{server.url}/verify", headers=bearer(key["token"]), timeout=5)
             verified.append(answer.status_code)
             time.sleep(0.05)
     assert [each.result() for each in queue] == [(503, "1", BUSY)] * 10
