@@ -56,6 +56,7 @@ class User(Model):
 
         The attempt is written down as failed before bcrypt runs, so that concurrent guesses count
         each other on every worker, and is struck out in the caller's transaction when it was right.
+        Of the name it keeps a digest: people type passwords as names.
         """
         if db.engine.name == "postgresql":  # one after the other, as SQLite's writers are anyway
             db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))

@@ -35,7 +35,9 @@ MINUTE = timedelta(minutes=1)
 hung = {"until": 0.0}  # by time.monotonic()
 
 
-Verified = namedtuple(  # a key and its owner at this moment; ``dead`` says why it opens nothing
+# A key and its owner at this moment; ``dead`` is why it opens nothing now, and the last three are
+# whether a use, a refusal or a wrong secret was noted within the last minute.
+Verified = namedtuple(
     "Verified", "id key_public digest name mode user_id username dead used refused mismatch"
 )
 
