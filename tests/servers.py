@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -127,18 +128,23 @@ def prepared(database_url, revision="head", rounds=4):
             engine.dispose()
 
 
-def wait_for(url):
-    for _ in range(200):
+def wait_for(url, seconds=30):
+    deadline = time.monotonic() + seconds
+    while True:
         try:
             return httpx.get(url, timeout=5)
         except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
             time.sleep(0.05)
-    raise AssertionError(f"{url} does not answer")
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    """A port below those that Linux hands to clients (32768 up): none takes it before its server."""
+    for port in random.sample(range(20000, 32768), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("no free port")
 
 
 @contextmanager
