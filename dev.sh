@@ -36,7 +36,8 @@ check)
     ruff format --check .
     ruff check .
     mypy
-    exec python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 ;;
+    shift
+    exec python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 "$@" ;;
 bench)
     install requirements.txt requirements-dev.txt
     command -v wrk >/dev/null || { echo "the bench needs wrk: apt-get install wrk" >&2; exit 1; }

@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
@@ -40,6 +41,7 @@ class Refused(Exception):
 # What was loaded stays readable after the commit: no view pays a second query for its answer.
 db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
 clock = {"latest": datetime.now(UTC)}
+connector = ThreadPoolExecutor(4, "connect")
 writers = BoundedSemaphore(2)  # of a worker's threads; the others are for verifications
 
 
@@ -67,8 +69,12 @@ class Hasty(psycopg.Connection[Any]):
 @sa.event.listens_for(sa.Engine, "do_connect")
 def hasten(dialect: sa.Dialect, record: Any, args: Any, options: dict[str, Any]) -> Hasty | None:
     """What a verification waits for; None leaves the others to SQLAlchemy."""
-    hasty = options.get("application_name") == "latchkey-hasty"  # says config.py
-    return Hasty.connect(*args, **options) if hasty else None
+    if options.get("application_name") != "latchkey-hasty":  # says config.py
+        return None
+    try:  # libpq cannot give up before 2 seconds
+        return connector.submit(Hasty.connect, *args, **options).result(1.5)
+    except TimeoutError:
+        raise psycopg.OperationalError("no connection within 1.5 seconds") from None
 
 
 @sa.event.listens_for(sa.Engine, "connect")

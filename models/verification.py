@@ -10,15 +10,16 @@ import re
 import time
 from collections import namedtuple
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 import sqlalchemy as sa
 
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent, Origin
-from models.base import db, utcnow
+from models.base import Refused, db, utcnow
 from tokens import Token
 
 READ = """
@@ -32,7 +33,7 @@ READ = """
 SQL = {"sqlite": READ, "postgresql": re.sub(r":(\w+)", r"%(\1)s", READ)}
 NOTED = {None: "used", "wrong_secret": "mismatch"}  # anything else: "refused"
 MINUTE = timedelta(minutes=1)
-hung = {"until": 0.0}  # by time.monotonic()
+hung: set[sa.Engine] = set()  # from one that waited in vain until it answers again
 
 
 # A key and its owner at this moment; ``dead`` is why it opens nothing now, and the last three are
@@ -56,21 +57,29 @@ def verify(token: Token, origin: Callable[[], Origin]) -> Verified | None:
 
 def find(engine: sa.Engine, public: str) -> Verified | None:
     """The row, good or dead. A database that was restarted is asked again, over a new connection;
-    one that hangs is asked by one request at a time, so that it does not hold every thread."""
+    one that hangs holds up those who are waiting now, then one thread. Refused: ``busy``."""
+    if engine in hung:
+        raise Refused("busy", 1)
     began = time.monotonic()
-    if began < hung["until"]:
-        raise TimeoutError("the database hangs")
-    hung["until"] = hung["until"] and began + 2
     try:
-        found = read(engine, public)
+        return read(engine, public)
     except engine.dialect.loaded_dbapi.Error:
         engine.dispose()
-        if time.monotonic() - began > 1:
-            hung["until"] = time.monotonic() + 0.5
-            raise
-        found = read(engine, public)
-    hung["until"] = 0.0
-    return found
+        if time.monotonic() - began < 1:
+            return read(engine, public)
+        if engine not in hung:
+            hung.add(engine)
+            Thread(target=watch, args=(engine,), daemon=True).start()
+        raise
+
+
+def watch(engine: sa.Engine) -> None:
+    logging.getLogger(__name__).error("the database hangs")
+    while engine in hung:
+        with suppress(engine.dialect.loaded_dbapi.Error):
+            read(engine, "")
+            hung.discard(engine)
+        time.sleep(0.2)
 
 
 def read(engine: sa.Engine, public: str) -> Verified | None:

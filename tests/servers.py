@@ -140,7 +140,7 @@ def wait_for(url, seconds=30):
 
 
 def free_port():
-    """A port below those that Linux hands to clients (32768 up): none takes it before its server."""
+    """A port below those that Linux gives to clients: none of them takes it meanwhile."""
     for port in random.sample(range(20000, 32768), 100):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from servers import ROOT, free_port
 
+pytestmark = pytest.mark.live
 MODULES = "/usr/lib/apache2/modules"
 FRAME = """
 ServerRoot {home}

@@ -18,6 +18,7 @@ import tokens
 from models.base import db
 from models.user import User
 
+pytestmark = pytest.mark.live
 nginx = test_deploy.behind_nginx  # deploy/nginx.conf, as it is
 
 

@@ -27,6 +27,7 @@ from app import create_app
 from models.audit_event import AuditEvent
 from models.base import db
 
+pytestmark = pytest.mark.live
 BIN = Path(sys.executable).parent
 CLEAN = {n: v for n, v in os.environ.items() if "LATCHKEY" not in n and n not in ("PORT", "CI")}
 CLEAN |= {"PATH": f"{BIN}:{os.environ['PATH']}", "LATCHKEY_BCRYPT_ROUNDS": "4"}

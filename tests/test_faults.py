@@ -17,6 +17,7 @@ import pytest
 from conftest import Person
 from servers import Server, lacking, prepared, program
 
+pytestmark = pytest.mark.live
 BUSY = {"code": 503, "message": "service unavailable", "data": {}}
 
 

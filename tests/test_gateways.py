@@ -17,6 +17,7 @@ import pytest
 from conftest import Person
 from servers import ROOT, Server, free_port, prepared, program, wait_for
 
+pytestmark = pytest.mark.live
 FILES = ROOT / "deploy/gateway"
 IDENTITY = ["X-User-Id", "X-User-Name", "X-Key-Id", "X-Key-Scopes"]
 

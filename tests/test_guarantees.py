@@ -9,6 +9,7 @@ from servers import ROOT, Postgres, Server, prepared
 
 from bench import crash, revocation
 
+pytestmark = pytest.mark.live
 DELETE = "DELETE /api/me/api-keys/{id}"
 
 

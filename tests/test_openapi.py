@@ -181,6 +181,7 @@ def test_the_server_is_where_it_is_said_to_be(app, monkeypatch):
     assert http.get("/openapi.json").json["servers"] == [{"url": "https://public.example.org"}]
 
 
+@pytest.mark.live
 def test_schemathesis_finds_nothing(serve, tmp_path):
     """Every check, with data that fits and data that does not, and calls that build on others."""
     generous = {"LATCHKEY_MAX_ACTIVE_KEYS": "1000", "LATCHKEY_LOGIN_FAILURES": "1000"}

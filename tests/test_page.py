@@ -14,7 +14,7 @@ from conftest import PASSWORD
 from playwright.sync_api import expect, sync_playwright
 from servers import ROOT, Server, program
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.live, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
 NOWHERE = "**/api/**"
 CHOICES = ("30 days", "90 days", "180 days", "365 days")
 MOST_LINES = {"static/page.js": 250, "templates/index.html": 150, "static/style.css": 200}

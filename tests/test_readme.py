@@ -17,6 +17,7 @@ from test_size import SOURCES
 
 import tokens
 
+pytestmark = pytest.mark.live
 README = ROOT / "README.md"
 TEXT = README.read_text()
 WALK = next(block for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) if "curl" in block)

@@ -107,6 +107,7 @@ def test_revoke_all_kills_mine_and_only_mine(alice, bob, verify):
     assert [verify(key["token"]).status_code for key in (*mine, his)] == [401, 401, 200]
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_while_another_session_holds_the_row_revoking_says_503_and_keys_verify(
     serve, alice, postgresql, sql

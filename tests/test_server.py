@@ -21,6 +21,7 @@ from models.audit_event import Origin
 from models.base import db
 from models.user import User
 
+pytestmark = pytest.mark.live
 REVOKED = {"code": 200, "message": "api key revoked successfully", "data": {}}
 GONE = {"code": 503, "message": "service unavailable", "data": {}}
 
@@ -238,8 +239,7 @@ def test_a_server_started_before_its_database_serves_when_that_is_there(database
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path):
-    """A new connection to it is waited for during two seconds (psycopg takes no less), by all of
-    the eight threads at once: who queues behind them may wait for theirs and for one of his own."""
+    """Eight threads wait for it during 1.5 seconds; then one does, and all others are told."""
     server, over = Server(database.url, tmp_path / "log"), Event()
 
     def ask():
@@ -256,31 +256,34 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path)
         try:
             time.sleep(0.5)
             with database.frozen():
-                sick = [health(server, 4) for _ in range(4)]
-            well = [health(server, 4)[0] for _ in range(50) if not time.sleep(0.1)]
+                sick = [health(server) for _ in range(4)]
+            began = time.monotonic()
+            while health(server)[0] != 200:
+                assert time.monotonic() < began + 5
         finally:
             over.set()
             pool.shutdown()
             server.stop()
-    assert well[-1] == 200
     assert sick == [(503, GONE)] * 4
     codes = set().union(*(each.result()[0] for each in asked))
     assert 200 in codes and codes & {500, 503} and codes <= {200, 500, 503}
-    assert max(each.result()[1] for each in asked) < 4.5
+    assert max(each.result()[1] for each in asked) < 2
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("how", ["stopped", "frozen"])
-def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(database, how, tmp_path):
+@pytest.mark.parametrize("hows", [["stopped"], ["frozen"], ["stopped", "frozen"]])
+def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(database, hows, tmp_path):
+    """Gone, or hanging: over connections that are open, and over new ones after it was gone."""
     server = Server(database.url, tmp_path / "log", WEB_CONCURRENCY="1")
     try:
         assert verdict(server, database.key) == 200
-        with getattr(database, how)():
-            assert health(server) == (503, GONE)  # over a connection that is open
-            assert verdict(server, database.key) in (500, 503)
-            assert health(server) == (503, GONE)  # over a new one
-        back = []
-        while back[-3:] != [(200, 200)] * 3 and len(back) < 20:
+        for how in hows:
+            with getattr(database, how)():
+                assert verdict(server, database.key) in (500, 503)
+                assert health(server) == (503, GONE)
+                assert verdict(server, database.key) in (500, 503)
+        until, back = time.monotonic() + 5, []
+        while back[-3:] != [(200, 200)] * 3 and time.monotonic() < until:
             back.append((health(server)[0], verdict(server, database.key)))
         assert back[-1] == (200, 200), back
     finally:

@@ -9,7 +9,6 @@ import tokens
 from app import create_app
 from models import verification
 from models.base import db, utcnow
-from routes.verify import prober
 
 
 def forged(token):
@@ -137,7 +136,6 @@ def test_healthz_asks_the_primary_and_the_standby(migrated_app, database_url):
     def health(primary=database_url, standby=database_url):
         app = create_app({"DATABASE_URL": primary, "LATCHKEY_VERIFY_DATABASE_URL": standby})
         answer = app.test_client().get("/healthz")
-        prober.submit(int).result()  # it goes on to the second when the first has failed
         with app.app_context():
             for engine in db.engines.values():
                 engine.dispose()
