@@ -41,7 +41,9 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
 
 def protect(response: Response) -> Response:
     """No cache keeps a token or a verdict; a page runs our own files only, in nobody's frame."""
-    response.headers.setdefault("Cache-Control", "no-store")
-    if request.endpoint == "static" or request.blueprint == "portal":
-        response.headers.update(PAGE)
+    endpoint, headers = request.endpoint or "", response.headers
+    if endpoint.startswith(("static", "portal.")):
+        headers.update(PAGE)
+    if endpoint != "static" or "Cache-Control" not in headers:  # a file: look whether it changed
+        headers["Cache-Control"] = "no-store"
     return response

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy.pool import NullPool
+
 PORT = r"(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
 DRIVER = r"postgres(?:ql)?(?:\+psycopg)?://"
 HOST = rf"(?:[^:/@]*(?::[^@]*)?@)?(?:[^][:/?@]*|\[[\da-fA-F:]+\])(?::{PORT})?"
@@ -58,10 +60,10 @@ def engines(url: str, verify: str) -> dict[str, Any]:
     sqlite, common = url.startswith("sqlite"), {"url": url, "hide_parameters": True}
     patient = {"timeout": 5} if sqlite else {"connect_timeout": 2, "tcp_user_timeout": 2000}
     hurried = {"timeout": 0.1} if sqlite else {**patient, "application_name": "latchkey-hasty"}
-    read = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None}  # nothing to roll back
+    kept = {**common, "connect_args": hurried, "poolclass": NullPool}  # by each thread
     ways = {
         None: {**common, "pool_pre_ping": True, "connect_args": patient},
-        "notes": {**common, "pool_pre_ping": True, "connect_args": hurried},
-        "verify": {**common, **read, "url": verify, "connect_args": hurried},
+        "notes": kept,
+        "verify": {**kept, "url": verify, "isolation_level": "AUTOCOMMIT"},
     }
     return {"SQLALCHEMY_BINDS": ways}

@@ -1,20 +1,22 @@
 """Is this key good? The path of every request: one read of the row, and nothing cached.
 
 It goes around the ORM and Core, which cost twice as much (bench/RESULTS.md): this SQL runs on the
-pool's own connection.
+driver's own connection.
 """
 
 import hmac
 import logging
 import re
+import sqlite3
 import time
 from collections import namedtuple
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import timedelta
-from threading import Thread
+from threading import Thread, local
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 from models.api_key import ApiKey
@@ -33,6 +35,8 @@ READ = """
 SQL = {"sqlite": READ, "postgresql": re.sub(r":(\w+)", r"%(\1)s", READ)}
 NOTED = {None: "used", "wrong_secret": "mismatch"}  # anything else: "refused"
 MINUTE = timedelta(minutes=1)
+FAILURES = (sa.exc.DBAPIError, sqlite3.Error, psycopg.Error)
+threads: Any = local()
 hung: set[sa.Engine] = set()  # from one that waited in vain until it answers again
 
 
@@ -63,8 +67,8 @@ def find(engine: sa.Engine, public: str) -> Verified | None:
     began = time.monotonic()
     try:
         return read(engine, public)
-    except engine.dialect.loaded_dbapi.Error:
-        engine.dispose()
+    except FAILURES:
+        drop(engine)
         if time.monotonic() - began < 1:
             return read(engine, public)
         if engine not in hung:
@@ -76,19 +80,30 @@ def find(engine: sa.Engine, public: str) -> Verified | None:
 def watch(engine: sa.Engine) -> None:
     logging.getLogger(__name__).error("the database hangs")
     while engine in hung:
-        with suppress(engine.dialect.loaded_dbapi.Error):
+        with suppress(*FAILURES):
             read(engine, "")
             hung.discard(engine)
         time.sleep(0.2)
 
 
+def own(engine: sa.Engine) -> sa.Connection:
+    """This thread's connection, and it keeps it: to take one from a pool and to give it back
+    costs more than the query."""
+    kept: dict[Any, sa.Connection] = threads.__dict__
+    return kept.get(engine) or kept.setdefault(engine, engine.connect())
+
+
+def drop(engine: sa.Engine) -> None:
+    if lost := threads.__dict__.pop(engine, None):
+        lost.invalidate()
+
+
 def read(engine: sa.Engine, public: str) -> Verified | None:
     now = utcnow()  # in SQLite's own form letters compare as times do; the zone is for PostgreSQL
     at, past = (moment.isoformat(" ", "microseconds") for moment in (now, now - MINUTE))
-    with closing(engine.raw_connection()) as connection:
-        driver: Any = connection.driver_connection
-        values = {"public": public, "now": at, "past": past}
-        rows = driver.execute(SQL[engine.dialect.name], values).fetchall()
+    driver: Any = own(engine).connection.driver_connection
+    values = {"public": public, "now": at, "past": past}
+    rows = driver.execute(SQL[engine.dialect.name], values).fetchall()
     return Verified(*rows[0]) if rows else None
 
 
@@ -102,10 +117,13 @@ def note(key: Verified, reason: str | None, column: Any, origin: Origin) -> None
     recent = column.between(now - MINUTE, now + MINUTE)  # what a wrong clock noted ahead is not
     due = (ApiKey.id == key.id, sa.or_(column.is_(None), sa.not_(recent)))
     values = {column: now} if reason else {column: now, ApiKey.last_used_ip: origin.ip}
+    engine = db.engines["notes"]
     try:
-        with db.engines["notes"].begin() as connection:
+        connection = own(engine)
+        with connection.begin():
             first = connection.execute(sa.update(ApiKey).where(*due).values(values)).rowcount
             if first and reason:
                 connection.execute(sa.insert(AuditEvent).values(event="auth_failed", **about))
     except sa.exc.DBAPIError as exc:
+        drop(engine)
         logging.getLogger(__name__).warning("use of key %s not noted: %s", key.id, exc.orig)

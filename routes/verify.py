@@ -7,11 +7,15 @@ from werkzeug.routing import Rule
 
 from auth import api_key, bearer
 from models.base import db
-from models.verification import find
+from models.verification import FAILURES, find
 from routes import contract
 
 bp = Blueprint("verify", __name__)
 SCOPES = {"read": "read", "write": "read write"}  # by mode of the key
+
+
+class Empty(Response):
+    default_mimetype = None  # nothing has no type
 
 
 @bp.record_once
@@ -27,13 +31,13 @@ def verify(path: str = "") -> Response:
     every one below it, nothing cached, answers without a body (RFC 6750, 3.1)."""
     key = api_key(bearer())
     granted = SCOPES[key.mode] if key else ""
-    needed = set(" ".join(request.args.getlist("scope")).split())
+    needed = set(" ".join(request.args.getlist("scope")).split()) if request.query_string else set()
     if key and needed <= set(granted.split()):
         who = {"X-User-Id": key.user_id, "X-User-Name": key.username, "X-Key-Id": key.id}
-        return Response(headers={**who, "X-Key-Scopes": granted})
+        return Empty(headers={**who, "X-Key-Scopes": granted})
     status, error = (403, "insufficient_scope") if key else (401, "invalid_token")
     challenge = f'Bearer realm="latchkey", error="{error}"'
-    return Response(status=status, headers={"WWW-Authenticate": challenge})
+    return Empty(status=status, headers={"WWW-Authenticate": challenge})
 
 
 @bp.get("/healthz")
@@ -43,6 +47,6 @@ def healthz() -> None:
     try:
         find(db.engines["verify"], "")  # which may be a standby
         find(db.engines["notes"], "")
-    except db.engine.dialect.loaded_dbapi.Error as exc:
+    except FAILURES as exc:
         current_app.logger.error("the database does not answer: %r", exc)
         raise ServiceUnavailable from None

@@ -24,6 +24,7 @@ from flask_migrate import upgrade
 from app import create_app
 from models.base import db
 from models.user import User
+from models.verification import drop
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse"
@@ -126,6 +127,7 @@ def prepared(database_url, revision="head", rounds=4):
     with app.app_context():
         for engine in db.engines.values():
             engine.dispose()
+            drop(engine)
 
 
 def wait_for(url, seconds=30):

@@ -7,6 +7,7 @@ from conftest import PASSWORD
 
 from app import create_app
 from models.base import db
+from models.verification import drop
 
 WHO = {"username": "alice", "password": PASSWORD, "cookie": True}
 OURS = {"Sec-Fetch-Site": "same-origin"}
@@ -136,6 +137,7 @@ def test_behind_a_proxy_the_browser_s_own_address_counts(app, database_url):
     with behind.app_context():
         for engine in db.engines.values():
             engine.dispose()
+            drop(engine)
 
 
 def test_pages_and_files_carry_the_policy_and_answers_are_never_stored(http):

@@ -139,6 +139,7 @@ def test_healthz_asks_the_primary_and_the_standby(migrated_app, database_url):
         with app.app_context():
             for engine in db.engines.values():
                 engine.dispose()
+                verification.drop(engine)
         return answer.status_code, answer.json
 
     nowhere = "postgresql://u@/d?host=/nowhere"
