@@ -10,6 +10,7 @@ PORT = r"(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
 DRIVER = r"postgres(?:ql)?(?:\+psycopg)?://"
 HOST = rf"(?:[^:/@]*(?::[^@]*)?@)?(?:[^][:/?@]*|\[[\da-fA-F:]+\])(?::{PORT})?"
 POSTGRES = rf"{DRIVER}{HOST}(?:[/?].*)?"
+TCP = {"connect_timeout": 2, "tcp_user_timeout": 2000, "keepalives_idle": 60}  # s, ms, s
 SQLITE = "sqlite:///(?!:memory:|file:)"  # in memory, each worker would have keys of its own
 SETTINGS: dict[str, tuple[Any, Any, Any]] = {
     # name: default, pattern, what it must be
@@ -58,11 +59,11 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
 def engines(url: str, verify: str) -> dict[str, Any]:
     """Three ways to the database: only the session waits for locks; ``verify`` may be a standby."""
     sqlite, common = url.startswith("sqlite"), {"url": url, "hide_parameters": True}
-    patient = {"timeout": 5} if sqlite else {"connect_timeout": 2, "tcp_user_timeout": 2000}
-    hurried = {"timeout": 0.1} if sqlite else {**patient, "application_name": "latchkey-hasty"}
+    patient = {"timeout": 5} if sqlite else TCP
+    hurried = {"timeout": 0.1} if sqlite else {**TCP, "application_name": "latchkey-hasty"}
     kept = {**common, "connect_args": hurried, "poolclass": NullPool}  # by each thread
     ways = {
-        None: {**common, "pool_pre_ping": True, "connect_args": patient},
+        None: {**common, "pool_pre_ping": not sqlite, "connect_args": patient},
         "notes": kept,
         "verify": {**kept, "url": verify, "isolation_level": "AUTOCOMMIT"},
     }

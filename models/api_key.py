@@ -76,6 +76,7 @@ class ApiKey(Model):
         The write comes first and takes the lock: of 50 at once, one finds the key unrevoked.
         """
         alive = sa.update(cls).where(*which, cls.revoked_at.is_(None))
+        alive = alive.execution_options(synchronize_session=False)
         killed = db.session.scalars(alive.values(revoked_at=utcnow()).returning(cls)).all()
         for key in killed:
             key.audit("revoked", origin, reason)

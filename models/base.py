@@ -41,6 +41,7 @@ class Refused(Exception):
 # What was loaded stays readable after the commit: no view pays a second query for its answer.
 db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
 clock = {"latest": datetime.now(UTC)}
+hung: set[sa.Engine] = set()  # one that a verification waited for in vain, until it answers
 connector = ThreadPoolExecutor(4, "connect")
 writers = BoundedSemaphore(2)  # of a worker's threads; the others are for verifications
 
@@ -112,7 +113,7 @@ def take_turns(connection: sa.Connection, cursor: Any, statement: str, *rest: An
         while time.monotonic() < until:
             with suppress(BlockingIOError):
                 return fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            time.sleep(0.001)
+            time.sleep(0.0002)
         raise Refused("busy", 1)
 
 

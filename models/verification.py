@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent, Origin
-from models.base import Refused, db, utcnow
+from models.base import Refused, db, hung, utcnow
 from tokens import Token
 
 READ = """
@@ -37,7 +37,6 @@ NOTED = {None: "used", "wrong_secret": "mismatch"}  # anything else: "refused"
 MINUTE = timedelta(minutes=1)
 FAILURES = (sa.exc.DBAPIError, sqlite3.Error, psycopg.Error)
 threads: Any = local()
-hung: set[sa.Engine] = set()  # from one that waited in vain until it answers again
 
 
 # A key and its owner at this moment; ``dead`` is why it opens nothing now, and the last three are

@@ -15,7 +15,7 @@ from schemas import resources as schemas
 
 bp = Blueprint("api_keys", __name__, url_prefix="/api/me/api-keys")
 bp.before_request(interactive_session)
-CREATION = ("incorrect_password", "limit_reached", "throttled", "busy")  # why it may be refused
+CREATION = ("incorrect_password", "limit_reached", "throttled")  # why it may be refused
 
 
 @bp.get("")
@@ -39,7 +39,7 @@ def create_key(password: str, **wanted: Any) -> ApiKey:
 
 
 @bp.delete("/<anything:id>")
-@contract("API key revoked successfully", refuses=("not_found", "busy"))
+@contract("API key revoked successfully", refuses=("not_found",))
 def revoke_key(id: str) -> None:
     """Revoke an API key. Revokes one of the current user's API keys, for ever. Revocation is
     immediate. A user can only revoke their own keys; revoking one again is no error."""
@@ -48,7 +48,7 @@ def revoke_key(id: str) -> None:
 
 
 @bp.delete("")
-@contract("API keys revoked successfully", schemas.RevokedSchema, refuses=("busy",))
+@contract("API keys revoked successfully", schemas.RevokedSchema)
 def revoke_all_keys() -> dict[str, int]:
     """Revoke all API keys. Every active one of the current user, together and at once."""
     revoked = ApiKey.revoke(origin(), ApiKey.active(g.user))

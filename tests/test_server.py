@@ -212,7 +212,8 @@ def database(request, tmp_path_factory):
     sqlite = request.param == "sqlite"
     own = Directory(tmp_path_factory.mktemp("volume")) if sqlite else Postgres()
     with prepared(own.url) as app:
-        own.key = Person(app, "alice").key()["token"]
+        alice = Person(app, "alice")
+        own.session, own.key = alice.token, alice.key()["token"]
     yield own
     own.remove()
 
@@ -257,6 +258,8 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path)
             time.sleep(0.5)
             with database.frozen():
                 sick = [health(server) for _ in range(4)]
+                me = {"headers": bearer(database.session), "timeout": 2}
+                sick += [(httpx.get(f"{server.url}/api/me", **me).status_code, GONE)]
             began = time.monotonic()
             while health(server)[0] != 200:
                 assert time.monotonic() < began + 5
@@ -264,7 +267,7 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path)
             over.set()
             pool.shutdown()
             server.stop()
-    assert sick == [(503, GONE)] * 4
+    assert sick == [(503, GONE)] * 5
     codes = set().union(*(each.result()[0] for each in asked))
     assert 200 in codes and codes & {500, 503} and codes <= {200, 500, 503}
     assert max(each.result()[1] for each in asked) < 2

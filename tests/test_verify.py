@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import psycopg
 import pytest
 from conftest import ago
 
@@ -142,6 +143,10 @@ def test_healthz_asks_the_primary_and_the_standby(migrated_app, database_url):
                 verification.drop(engine)
         return answer.status_code, answer.json
 
+    with psycopg.connect(database_url) as other:  # what is in a transaction would stop a migration
+        migrated_app.test_client().get("/healthz")
+        idle = "SELECT state FROM pg_stat_activity WHERE application_name = 'latchkey-hasty'"
+        assert {state for (state,) in other.execute(idle)} == {"idle"}
     nowhere = "postgresql://u@/d?host=/nowhere"
     assert [health(), health(primary=nowhere), health(standby=nowhere)] == [WELL, GONE, GONE]
 
