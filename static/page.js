@@ -4,11 +4,11 @@ const all = (selector, within = document) => [...within.querySelectorAll(selecto
 const [login, filter, create, token, revoke] = all("#sign-in form, #filter, dialog");
 const { prefix, longest, limit } = $("#account").dataset;
 const seen = new Set(); // once shown as active: such a key stays in sight when it is revoked
-let keys = [], chosen = null, page = 1, turn = 0, skew = 0;
+let keys = [], chosen = null, page = 1, turn = 0, skew = 0, doubt = "";
 const REASONS = {
   revoked: "used after it was revoked", expired: "used after it expired",
-  wrong_secret: "used with a wrong secret", operator: "by an operator",
-  user_suspended: "used while the account was suspended", incorrect_password: "",
+  wrong_secret: "used with a wrong secret", revoked_by_token: "by somebody who had the token",
+  user_suspended: "used while suspended", operator: "by an operator", incorrect_password: "",
 };
 const REFUSALS = {
   required: "Please fill this in.", invalid: "This can’t be used here.",
@@ -16,6 +16,8 @@ const REFUSALS = {
   not_one_of: "Choose one of these.", incorrect_password: "This is not your password.",
   401: "User name or password is wrong.", 404: "There is no such key any more.",
   403: "Refused, because it seemed to come from another site.",
+  "invalid token": "The browser kept no session: open this over https.",
+  "service unavailable": "The server is busy, and nothing was changed. Please try again.",
   409: `All ${limit} active keys are in use. Revoke one to make room.`,
 };
 
@@ -51,10 +53,10 @@ function words({ status, message, headers, errors }, what, advice) {
   if (status === 400 && errors.length) return "";
   const minutes = Math.ceil(headers?.get("Retry-After") / 60);
   if (status === 429) return `Too many wrong passwords. Try again in ${minutes} min.`;
-  if (message === "invalid token") return "The browser kept no session: open this over https.";
-  if (status in REFUSALS) return REFUSALS[status];
+  if (message in REFUSALS || status in REFUSALS) return REFUSALS[message] ?? REFUSALS[status];
   const told = status ? `The server failed (${status}).` : "No answer came from the server.";
-  return `${told} ${what ? `It is not known whether ${what}.` : "Nothing was changed."} ${advice}`;
+  if (what) doubt = `It is not known whether ${what}.`; // until the list was seen
+  return `${told} ${doubt || "Nothing was changed."} ${advice}`;
 }
 
 function show(form, text, errors = []) {
@@ -74,9 +76,9 @@ function fill(node, texts) {
   return node;
 }
 const copyOf = (id, texts) => fill($(id).content.cloneNode(true).firstElementChild, texts);
-const counted = new Intl.RelativeTimeFormat("en");
 const secondsTo = (time) => (Date.parse(time) - Date.now() - skew) / 1000;
 const date = (at, more) => new Date(at).toLocaleString("en-GB", { dateStyle: "medium", ...more });
+const counted = new Intl.RelativeTimeFormat("en");
 function relative(time) {
   for (const [unit, size] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
     const count = secondsTo(time) / size;
@@ -133,7 +135,7 @@ const refresh = () => attempt(async () => {
     next = pagination.next_page;
   }
   if (mine !== turn) return; // a newer answer is on its way
-  keys = found;
+  [keys, doubt] = [found, ""];
   render();
   await activity(page);
 });
@@ -146,8 +148,9 @@ async function activity(to) {
   const rows = audit.map((it) => {
     const tried = it.event.endsWith("_failed") && `${it.method} ${it.path}`;
     const more = [REASONS[it.reason] ?? it.reason, tried].filter(Boolean).join(" · ");
-    const what = $(`[value="${it.event}"]`, filter)?.text ?? it.event, key = it.key_name;
-    const when = date(it.created_at, { timeStyle: "short" });
+    const what = $(`[value="${it.event}"]`, filter)?.text ?? it.event;
+    const key = it.key_name ?? (it.event === "revoked" ? "A session" : "");
+    const when = date(it.created_at, { timeStyle: "long" });
     return copyOf("#audit-row", { when, what, more, key, from: it.ip });
   });
   $("#audit tbody").replaceChildren(...rows);
@@ -172,11 +175,9 @@ const aim = () => keys.filter((key) => (chosen ? key.id === chosen : key.status 
 const names = () => aim().map((key) => `“${key.name}”`).join(", ");
 function ask(id) {
   chosen = id; // null: every active key
-  $("h2", revoke).textContent = id ? `Revoke ${names()}?` : "Revoke all active keys?";
+  $("h2", revoke).textContent = `Revoke ${id ? names() : `all ${aim().length} active keys`}?`;
   $("ul", revoke).replaceChildren(...aim().map((key) => copyOf("#key-item", texts(key))));
-  if (revoke.open) return;
-  revoke.showModal();
-  refresh(); // when it was last used may be news
+  if (!revoke.open) revoke.showModal(), refresh(); // when it was last used may be news
 }
 
 function on(form, action, what = () => "", advice = undefined) {
@@ -197,7 +198,7 @@ on(login, async (who) => {
   await call("POST", "/auth/login", { ...who, cookie: true });
   await enter();
   $("#account h1").focus();
-});
+}, () => "", "Please try again.");
 on($("form", create), async ({ days, ...wanted }) => {
   wanted.expires_in_days = Number(days === "own" ? wanted.expires_in_days || NaN : days);
   const { name, token: secret } = await call("POST", "/me/api-keys", wanted);
@@ -236,7 +237,7 @@ $("#sign-out").onclick = () => attempt(async () => {
   await call("POST", "/auth/logout");
   delete sessionStorage.user;
   leave("You are signed out.");
-}, undefined, "you were signed out");
+}, undefined, "you were signed out", "Close the browser if others use it.");
 
 enter().catch((problem) => {
   const { user = "", why = user && "Your session ended. Please sign in again." } = sessionStorage;

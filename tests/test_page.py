@@ -171,7 +171,7 @@ def test_a_key_from_its_creation_to_its_end(page, server):
     page.get_by_text("Revoked and expired (1)").click()
     expect(page.locator("#ended")).to_contain_text("revoked just now")
     expect(page.locator("#ended button")).to_have_count(0)
-    for text in ("used after it was revoked · GET /verify", "Key revoked", "Key created"):
+    for text in ("used after it was revoked · GET /verify", "Revoked", "Key created"):
         expect(page.locator("#audit")).to_contain_text(text)
 
 
@@ -345,7 +345,11 @@ def test_what_is_not_known_is_not_claimed(page, server, status, said):
     )
     page.locator("#create .cancel").click()
     expect(page.locator("#notice")).to_contain_text(f"{said}")
-    expect(page.locator("#notice")).to_contain_text("Nothing was changed.")
+    expect(page.locator("#notice")).to_contain_text("not known whether the key was created.")
+    revoke(page, "backup")
+    expect(page.locator("#revoke [role=alert]")).to_contain_text("whether “backup” got revoked.")
+    page.locator("#revoke .cancel").click()  # the list cannot be had either
+    expect(page.locator("#notice")).to_contain_text("whether “backup” got revoked.")
     revoke(page, "backup")
     expect(page.locator("#revoke [role=alert]")).to_contain_text("whether “backup” got revoked.")
     page.context.unroute(NOWHERE)
@@ -353,6 +357,16 @@ def test_what_is_not_known_is_not_claimed(page, server, status, said):
     expect(row(page, "backup")).to_contain_text("revoked just now")
     expect(page.locator("#notice")).to_be_hidden()
     assert verify(server, token) == 401
+
+
+def test_a_busy_server_is_said_to_have_changed_nothing(page, server):
+    token, busy = create(page), {"code": 503, "message": "service unavailable", "data": {}}
+    settle(page)
+    page.context.route(NOWHERE, lambda route: route.fulfill(status=503, json=busy))
+    revoke(page, "backup")
+    told = page.locator("#revoke [role=alert]")
+    expect(told).to_have_text("The server is busy, and nothing was changed. Please try again.")
+    assert verify(server, token) == 200
 
 
 def test_a_name_is_text_whatever_it_holds(page):
@@ -381,7 +395,7 @@ def test_the_activity_is_filtered_and_paged(page, app, server, sql):
     page.reload()
     rows, place = page.locator("#audit tbody tr"), page.locator(".pages span")
     expect(place).to_have_text("Page 1 of 2")
-    expect(rows.first).to_contain_text("Key revoked")
+    expect(rows.first).to_contain_text("Revoked")
     expect(rows.first).to_contain_text("second")
     page.get_by_role("button", name="Older").click()
     expect(place).to_have_text("Page 2 of 2")
