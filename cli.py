@@ -20,6 +20,13 @@ users = AppGroup("users", help="Who may sign in.")
 keys = AppGroup("keys", help="Everybody's API keys.")
 
 
+@sa.event.listens_for(sa.Engine, "handle_error")
+def told(failure: sa.ExceptionContext) -> None:
+    """One line for the operator; where it is no command that fails, there is no context."""
+    if click.get_current_context(silent=True):
+        raise click.ClickException(f"{failure.original_exception} (is DATABASE_URL right?)")
+
+
 def valid(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """A new user's name or password; a password is read from standard input, or asked for."""
     if isinstance(value, bool):

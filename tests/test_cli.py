@@ -1,10 +1,14 @@
 """The operator's commands, as the operator types them."""
 
+import re
+
 import pytest
 from click.testing import CliRunner
 from conftest import ago, log_in
 from flask.cli import FlaskGroup
 from servers import PASSWORD
+
+from app import create_app
 
 
 @pytest.fixture
@@ -128,3 +132,11 @@ def test_prune_takes_what_is_dead_for_longer_and_leaves_the_rest(
     assert alice.call("GET", "/api/me").status_code == 200
     assert bob.call("GET", "/api/me").status_code == 401
     assert sql("SELECT user_id FROM sessions") == [(me,)]
+
+
+def test_a_database_without_tables_is_told_in_one_line(tmp_path):
+    app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"})
+    for words in (["keys", "revoke", "x"], ["users", "list"], ["prune"]):
+        told = CliRunner().invoke(FlaskGroup(create_app=lambda: app, name="flask"), words)
+        line = r"Error: no such table: \w+ \(is DATABASE_URL right\?\)\n"
+        assert told.exit_code == 1 and re.fullmatch(line, told.output)
