@@ -61,10 +61,11 @@ def engines(url: str, verify: str) -> dict[str, Any]:
     sqlite, common = url.startswith("sqlite"), {"url": url, "hide_parameters": True}
     patient = {"timeout": 5} if sqlite else TCP
     hurried = {"timeout": 0.1} if sqlite else {**TCP, "application_name": "latchkey-hasty"}
-    kept = {**common, "connect_args": hurried, "poolclass": NullPool}  # by each thread
+    read = {**common, "poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}  # kept by threads
     ways = {
         None: {**common, "pool_pre_ping": not sqlite, "connect_args": patient},
-        "notes": kept,
-        "verify": {**kept, "url": verify, "isolation_level": "AUTOCOMMIT"},
+        "notes": {**common, "pool_pre_ping": not sqlite, "connect_args": hurried},
+        "primary": {**read, "connect_args": hurried},
+        "verify": {**read, "connect_args": hurried, "url": verify},
     }
     return {"SQLALCHEMY_BINDS": ways}

@@ -46,7 +46,7 @@ def refusal(exc: Exception) -> Refusal:
         retry = str(exc.value) if status in (429, 503) else None  # seconds (RFC 9110, 10.2.3)
         return answer(status, message, *errors, Retry_After=retry)
     current_app.logger.error("%s %r failed", request.method, redact(request.path), exc_info=exc)
-    cause = getattr(exc, "orig", None)
+    cause = getattr(exc, "orig", exc)
     name = getattr(cause, "sqlite_errorname", None) or str(getattr(cause, "sqlstate", ""))
     if name.startswith(("SQLITE_BUSY", "55P03")):  # somebody else held the lock for too long
         return answer(503, "service unavailable", Retry_After="1")

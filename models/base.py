@@ -5,7 +5,6 @@ import logging
 import sqlite3
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
@@ -42,7 +41,6 @@ class Refused(Exception):
 db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
 clock = {"latest": datetime.now(UTC)}
 hung: set[sa.Engine] = set()  # one that a verification waited for in vain, until it answers
-connector = ThreadPoolExecutor(4, "connect")
 writers = BoundedSemaphore(2)  # of a worker's threads; the others are for verifications
 
 
@@ -67,15 +65,18 @@ class Hasty(psycopg.Connection[Any]):
         return super().wait(gen, interval, timeout)
 
 
+@sa.event.listens_for(db.session, "do_orm_execute")
+def awake(state: Any) -> None:
+    """Refused: ``busy``, while the database is known to hang: no thread is to wait for it."""
+    if hung:
+        raise Refused("busy", 1)
+
+
 @sa.event.listens_for(sa.Engine, "do_connect")
 def hasten(dialect: sa.Dialect, record: Any, args: Any, options: dict[str, Any]) -> Hasty | None:
     """What a verification waits for; None leaves the others to SQLAlchemy."""
-    if options.get("application_name") != "latchkey-hasty":  # says config.py
-        return None
-    try:  # libpq cannot give up before 2 seconds
-        return connector.submit(Hasty.connect, *args, **options).result(1.5)
-    except TimeoutError:
-        raise psycopg.OperationalError("no connection within 1.5 seconds") from None
+    hasty = options.get("application_name") == "latchkey-hasty"  # says config.py
+    return Hasty.connect(*args, **options) if hasty else None
 
 
 @sa.event.listens_for(sa.Engine, "connect")

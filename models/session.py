@@ -9,7 +9,7 @@ from flask import current_app
 from sqlalchemy.orm import Mapped, contains_eager, mapped_column, relationship
 
 import tokens
-from models.base import Model, Refused, db, hung, utcnow
+from models.base import Model, db, utcnow
 from models.user import User
 
 
@@ -35,10 +35,7 @@ class Session(Model):
 
     @classmethod
     def find(cls, token: tokens.Token) -> Self | None:
-        """The session of this token, unless it has ended or its user is suspended. Refused:
-        ``busy``, where it is known that the database hangs: no thread is to wait for it."""
-        if hung:
-            raise Refused("busy", 1)
+        """The session of this token, unless it has ended or its user is suspended."""
         live = (cls.expires_at > utcnow(), User.suspended_at.is_(None))
         mine = sa.select(cls).join(cls.user).where(cls.digest == token.digest, *live)
         return db.session.scalar(mine.options(contains_eager(cls.user)))

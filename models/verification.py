@@ -68,20 +68,27 @@ def find(engine: sa.Engine, public: str) -> Verified | None:
         return read(engine, public)
     except FAILURES:
         drop(engine)
-        if time.monotonic() - began < 1:
-            return read(engine, public)
-        if engine not in hung:
-            hung.add(engine)
-            Thread(target=watch, args=(engine,), daemon=True).start()
-        raise
+        if hangs(engine, began):
+            raise
+        return read(engine, public)
+
+
+def hangs(engine: sa.Engine, began: float) -> bool:
+    """Whether what failed now had been waited for; then a thread waits in place of all others."""
+    waited = time.monotonic() - began > 1
+    if waited and engine not in hung:
+        Thread(target=watch, args=(engine,), daemon=True).start()
+    return waited
 
 
 def watch(engine: sa.Engine) -> None:
     logging.getLogger(__name__).error("the database hangs")
+    hung.add(engine)
     while engine in hung:
-        with suppress(*FAILURES):
+        with suppress(Exception):
             read(engine, "")
             hung.discard(engine)
+        drop(engine)
         time.sleep(0.2)
 
 
@@ -116,13 +123,14 @@ def note(key: Verified, reason: str | None, column: Any, origin: Origin) -> None
     recent = column.between(now - MINUTE, now + MINUTE)  # what a wrong clock noted ahead is not
     due = (ApiKey.id == key.id, sa.or_(column.is_(None), sa.not_(recent)))
     values = {column: now} if reason else {column: now, ApiKey.last_used_ip: origin.ip}
-    engine = db.engines["notes"]
+    engine, began = db.engines["notes"], time.monotonic()
+    if engine in hung:
+        return
     try:
-        connection = own(engine)
-        with connection.begin():
+        with engine.begin() as connection:
             first = connection.execute(sa.update(ApiKey).where(*due).values(values)).rowcount
             if first and reason:
                 connection.execute(sa.insert(AuditEvent).values(event="auth_failed", **about))
     except sa.exc.DBAPIError as exc:
-        drop(engine)
+        hangs(engine, began)
         logging.getLogger(__name__).warning("use of key %s not noted: %s", key.id, exc.orig)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -16,10 +17,13 @@ import pytest
 from conftest import Person
 from servers import PASSWORD, ROOT, Postgres, Server, prepared
 
+import tokens
+from app import create_app
 from models.api_key import ApiKey
 from models.audit_event import Origin
 from models.base import db
 from models.user import User
+from models.verification import drop
 
 pytestmark = pytest.mark.live
 REVOKED = {"code": 200, "message": "api key revoked successfully", "data": {}}
@@ -224,9 +228,9 @@ def health(server, timeout=2):
     return answer.status_code, answer.json()
 
 
-def verdict(server, token):
+def verdict(server, token, timeout=2):
     """The status of a verification, which has two seconds to answer."""
-    return httpx.get(f"{server.url}/verify", headers=bearer(token), timeout=2).status_code
+    return httpx.get(f"{server.url}/verify", headers=bearer(token), timeout=timeout).status_code
 
 
 def test_a_server_started_before_its_database_serves_when_that_is_there(database, tmp_path):
@@ -260,6 +264,8 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path)
                 sick = [health(server) for _ in range(4)]
                 me = {"headers": bearer(database.session), "timeout": 2}
                 sick += [(httpx.get(f"{server.url}/api/me", **me).status_code, GONE)]
+                leak = {"data": {"token": tokens.mint("lk").text}, "timeout": 2}
+                sick += [(httpx.post(f"{server.url}/oauth/revoke", **leak).status_code, GONE)]
             began = time.monotonic()
             while health(server)[0] != 200:
                 assert time.monotonic() < began + 5
@@ -267,7 +273,7 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path)
             over.set()
             pool.shutdown()
             server.stop()
-    assert sick == [(503, GONE)] * 5
+    assert sick == [(503, GONE)] * 6
     codes = set().union(*(each.result()[0] for each in asked))
     assert 200 in codes and codes & {500, 503} and codes <= {200, 500, 503}
     assert max(each.result()[1] for each in asked) < 2
@@ -276,13 +282,14 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path)
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("hows", [["stopped"], ["frozen"], ["stopped", "frozen"]])
 def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(database, hows, tmp_path):
-    """Gone, or hanging: over connections that are open, and over new ones after it was gone."""
+    """Gone, or hanging: over connections that are open, and over new ones after it was gone (for
+    which psycopg waits two seconds at least)."""
     server = Server(database.url, tmp_path / "log", WEB_CONCURRENCY="1")
     try:
         assert verdict(server, database.key) == 200
         for how in hows:
             with getattr(database, how)():
-                assert verdict(server, database.key) in (500, 503)
+                assert verdict(server, database.key, 2 if how == hows[0] else 3) in (500, 503)
                 assert health(server) == (503, GONE)
                 assert verdict(server, database.key) in (500, 503)
         until, back = time.monotonic() + 5, []
@@ -291,6 +298,46 @@ def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(database,
         assert back[-1] == (200, 200), back
     finally:
         server.stop()
+
+
+SLOW = "CREATE VIEW api_keys AS SELECT * FROM fast WHERE (SELECT pg_sleep(3)) IS NOT NULL"
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_database_that_was_slow_for_a_while_is_asked_again(database, tmp_path):
+    """Connections are made, and what is asked over them comes too late."""
+    server = Server(database.url, tmp_path / "log", WEB_CONCURRENCY="1")
+    try:
+        with psycopg.connect(database.url, autocommit=True) as other:
+            assert verdict(server, database.key) == 200
+            other.execute("ALTER TABLE api_keys RENAME TO fast")
+            other.execute(SLOW)
+            seen = []
+            for _ in range(5):
+                seen.append(verdict(server, database.key))
+                time.sleep(1)
+            other.execute("DROP VIEW api_keys")
+            other.execute("ALTER TABLE fast RENAME TO api_keys")
+        until = time.monotonic() + 10
+        while verdict(server, database.key) != 200:
+            assert time.monotonic() < until
+        assert set(seen) <= {500, 503} and health(server)[0] == 200
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_the_second_of_two_hosts_answers_where_the_first_is_silent(database):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        url = f"postgresql://postgres@/postgres?host=127.0.0.1,{database.home}&port={port},5432"
+        app = create_app({"DATABASE_URL": url})
+        answer = app.test_client().get("/verify", headers=bearer(database.key))
+        assert answer.status_code == 200
+        with app.app_context():
+            for engine in db.engines.values():
+                drop(engine)
+                engine.dispose()
 
 
 BAD = {"DATABASE_URL": "mysql://x", "LATCHKEY_SESSION_HOURS": "0", "PORT": "many"}

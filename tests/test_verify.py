@@ -151,6 +151,16 @@ def test_healthz_asks_the_primary_and_the_standby(migrated_app, database_url):
     assert [health(), health(primary=nowhere), health(standby=nowhere)] == [WELL, GONE, GONE]
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_while_a_migration_locks_the_table_it_says_503(alice, verify, database_url):
+    token = alice.key()["token"]
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE")
+        answer = verify(token)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert verify(token).status_code == 200
+
+
 def test_a_wrong_secret_with_a_right_checksum_is_refused_and_audited_once(alice, verify, sql):
     good = alice.key()["token"]
     guess = forged(good)
