@@ -61,7 +61,7 @@ def finish(event: str, user: User) -> None:
 @click.argument("username", type=str.lower, callback=valid)
 @a_password
 def add_user(username: str, password: str) -> None:
-    """Add a user."""
+    """Add a user: a name of a-z, 0-9 and . _ @ + -; a password of 8 characters to 72 bytes."""
     if User.find(username):
         raise click.ClickException(f"there is a user named {username} already")
     user = User(id=new_id(), username=username)
