@@ -57,15 +57,16 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def engines(url: str, verify: str) -> dict[str, Any]:
-    """Three ways to the database: only the session waits for locks; ``verify`` may be a standby."""
+    """Four ways to the database: only the session waits for locks; ``verify`` may be a standby."""
     sqlite, common = url.startswith("sqlite"), {"url": url, "hide_parameters": True}
     patient = {"timeout": 5} if sqlite else TCP
     hurried = {"timeout": 0.1} if sqlite else {**TCP, "application_name": "latchkey-hasty"}
-    read = {**common, "poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}  # kept by threads
+    hasty = {**common, "connect_args": hurried}
+    read = {**hasty, "poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}  # kept by threads
     ways = {
         None: {**common, "pool_pre_ping": not sqlite, "connect_args": patient},
-        "notes": {**common, "pool_pre_ping": not sqlite, "connect_args": hurried},
-        "primary": {**read, "connect_args": hurried},
-        "verify": {**read, "connect_args": hurried, "url": verify},
+        "notes": {**hasty, "pool_pre_ping": not sqlite},
+        "primary": read,
+        "verify": {**read, "url": verify},
     }
     return {"SQLALCHEMY_BINDS": ways}

@@ -7,7 +7,6 @@ driver's own connection.
 import hmac
 import logging
 import re
-import sqlite3
 import time
 from collections import namedtuple
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from datetime import timedelta
 from threading import Thread, local
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 
 from models.api_key import ApiKey
@@ -35,7 +33,6 @@ READ = """
 SQL = {"sqlite": READ, "postgresql": re.sub(r":(\w+)", r"%(\1)s", READ)}
 NOTED = {None: "used", "wrong_secret": "mismatch"}  # anything else: "refused"
 MINUTE = timedelta(minutes=1)
-FAILURES = (sa.exc.DBAPIError, sqlite3.Error, psycopg.Error)
 threads: Any = local()
 
 
@@ -66,7 +63,7 @@ def find(engine: sa.Engine, public: str) -> Verified | None:
     began = time.monotonic()
     try:
         return read(engine, public)
-    except FAILURES:
+    except engine.dialect.loaded_dbapi.Error:
         drop(engine)
         if hangs(engine, began):
             raise
@@ -92,11 +89,11 @@ def watch(engine: sa.Engine) -> None:
         time.sleep(0.2)
 
 
-def own(engine: sa.Engine) -> sa.Connection:
+def own(engine: sa.Engine) -> sa.PoolProxiedConnection:
     """This thread's connection, and it keeps it: to take one from a pool and to give it back
     costs more than the query."""
-    kept: dict[Any, sa.Connection] = threads.__dict__
-    return kept.get(engine) or kept.setdefault(engine, engine.connect())
+    kept: dict[Any, sa.PoolProxiedConnection] = threads.__dict__
+    return kept.get(engine) or kept.setdefault(engine, engine.raw_connection())
 
 
 def drop(engine: sa.Engine) -> None:
@@ -107,7 +104,7 @@ def drop(engine: sa.Engine) -> None:
 def read(engine: sa.Engine, public: str) -> Verified | None:
     now = utcnow()  # in SQLite's own form letters compare as times do; the zone is for PostgreSQL
     at, past = (moment.isoformat(" ", "microseconds") for moment in (now, now - MINUTE))
-    driver: Any = own(engine).connection.driver_connection
+    driver: Any = own(engine).driver_connection
     values = {"public": public, "now": at, "past": past}
     rows = driver.execute(SQL[engine.dialect.name], values).fetchall()
     return Verified(*rows[0]) if rows else None

@@ -6,7 +6,7 @@ from werkzeug.routing import Rule
 
 from auth import api_key, bearer
 from models.base import Refused, db
-from models.verification import FAILURES, find
+from models.verification import find
 from routes import contract
 
 bp = Blueprint("verify", __name__)
@@ -47,6 +47,6 @@ def healthz() -> None:
         find(db.engines["verify"], "")
         if current_app.config["LATCHKEY_VERIFY_DATABASE_URL"]:  # then that was a standby
             find(db.engines["primary"], "")
-    except FAILURES as exc:
+    except db.engine.dialect.loaded_dbapi.Error as exc:
         current_app.logger.error("the database does not answer: %r", exc)
         raise Refused("busy", 1) from None

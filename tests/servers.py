@@ -124,6 +124,11 @@ def prepared(database_url, revision="head", rounds=4):
             db.session.add(user)
         db.session.commit()
     yield app
+    disconnect(app)
+
+
+def disconnect(app):
+    """Close what an app has opened, and this thread keeps for it."""
     with app.app_context():
         for engine in db.engines.values():
             engine.dispose()

@@ -4,10 +4,9 @@ import re
 
 import pytest
 from conftest import PASSWORD
+from servers import disconnect
 
 from app import create_app
-from models.base import db
-from models.verification import drop
 
 WHO = {"username": "alice", "password": PASSWORD, "cookie": True}
 OURS = {"Sec-Fetch-Site": "same-origin"}
@@ -134,10 +133,7 @@ def test_behind_a_proxy_the_browser_s_own_address_counts(app, database_url):
         answer = behind.test_client().post("/api/auth/login", json=WHO, headers=headers)
         assert answer.status_code == status
         assert ("; Secure" in answer.headers.get("Set-Cookie", "")) is (status == 200)
-    with behind.app_context():
-        for engine in db.engines.values():
-            engine.dispose()
-            drop(engine)
+    disconnect(behind)
 
 
 def test_pages_and_files_carry_the_policy_and_answers_are_never_stored(http):

@@ -15,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 from conftest import Person
-from servers import PASSWORD, ROOT, Postgres, Server, prepared
+from servers import PASSWORD, ROOT, Postgres, Server, disconnect, prepared
 
 import tokens
 from app import create_app
@@ -23,7 +23,6 @@ from models.api_key import ApiKey
 from models.audit_event import Origin
 from models.base import db
 from models.user import User
-from models.verification import drop
 
 pytestmark = pytest.mark.live
 REVOKED = {"code": 200, "message": "api key revoked successfully", "data": {}}
@@ -334,10 +333,7 @@ def test_the_second_of_two_hosts_answers_where_the_first_is_silent(database):
         app = create_app({"DATABASE_URL": url})
         answer = app.test_client().get("/verify", headers=bearer(database.key))
         assert answer.status_code == 200
-        with app.app_context():
-            for engine in db.engines.values():
-                drop(engine)
-                engine.dispose()
+        disconnect(app)
 
 
 BAD = {"DATABASE_URL": "mysql://x", "LATCHKEY_SESSION_HOURS": "0", "PORT": "many"}

@@ -5,6 +5,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 from conftest import ago
+from servers import disconnect
 
 import tokens
 from app import create_app
@@ -137,10 +138,7 @@ def test_healthz_asks_the_primary_and_the_standby(migrated_app, database_url):
     def health(primary=database_url, standby=database_url):
         app = create_app({"DATABASE_URL": primary, "LATCHKEY_VERIFY_DATABASE_URL": standby})
         answer = app.test_client().get("/healthz")
-        with app.app_context():
-            for engine in db.engines.values():
-                engine.dispose()
-                verification.drop(engine)
+        disconnect(app)
         return answer.status_code, answer.json
 
     with psycopg.connect(database_url) as other:  # what is in a transaction would stop a migration
