@@ -83,6 +83,23 @@ def test_keys_are_verified_on_the_standby_and_none_is_revoked_without_it(
         assert httpx.get(**verify).status_code == 401
 
 
+def test_a_primary_that_hangs_holds_up_no_verification_on_the_standby(
+    primary, primary_app, verifying_on_the_standby
+):
+    """One note of use waits for it; from then on it is known to hang."""
+    server = verifying_on_the_standby("remote_apply")
+    known, noted, *others = revocation.people(primary_app, 5)
+    with httpx.Client(base_url=server.url) as gateway:  # one connection, and so one worker
+        assert gateway.get("/verify", headers=bearer(known.key)).status_code == 200
+        with primary.frozen():
+            told = gateway.get("/verify", headers=bearer(noted.key), timeout=2)
+            assert told.status_code == 200
+            for person in others:
+                told = gateway.get("/verify", headers=bearer(person.key), timeout=1)
+                assert told.status_code == 200
+            assert gateway.get("/healthz", timeout=2).status_code == 503
+
+
 @pytest.mark.parametrize("commit", ["remote_apply", "on"])
 def test_a_standby_that_is_late_is_safe_with_remote_apply_and_seen_without(
     primary_app, verifying_on_the_standby, commit

@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 from werkzeug.exceptions import default_exceptions
 
 import errors
-from models.base import Refused
+from models.base import Refused, db, hung
 from routes.portal import TEXTS
 
 DOCUMENTATION = {"portal.openapi", "portal.index", "portal.operation", "portal.llms", "mcp.mcp"}
@@ -159,6 +159,27 @@ def test_a_refusal_is_what_the_service_answers(operations, alice, bob):
         assert answer.json == example(told), name
         assert set(told.get("headers", {})) <= set(answer.headers.keys())
     assert {answer.status_code for _, answer in sent} == {400, 401, 403, 409, 413, 415}
+
+
+def test_every_operation_tells_of_a_database_that_hangs_as_it_is_documented(app, operations, alice):
+    with app.app_context():
+        engines = list(db.engines.values())
+    key = alice.key()["token"]
+    service = {"auth": (key.split("_")[1], key), "data": {"token": key}}
+    special = {"introspect": service, "revoke": {"data": {"token": key}}}
+    hung.update(engines)
+    try:
+        for name in operations.keys() - {"metadata"}:  # which asks no database
+            made, token = operations[name], key if name == "verify" else alice.token
+            sent = {"headers": {"Authorization": f"Bearer {token}"}, **special.get(name, {})}
+            if name in ("login", "create-key"):
+                sent["json"] = made["requestBody"]["content"]["application/json"]["example"]
+            answer = alice.http.open(made["path"], method=made["method"], **sent)
+            told = made["responses"]["503"]
+            assert (answer.status_code, answer.json) == (503, example(told)), name
+            assert set(told["headers"]) <= set(answer.headers.keys())
+    finally:
+        hung.difference_update(engines)
 
 
 def test_the_words_of_an_operation_are_those_of_its_view(app, operations):

@@ -410,6 +410,15 @@ def test_the_activity_is_filtered_and_paged(page, app, server, sql):
     expect(rows).to_contain_text("first")
 
 
+def test_a_key_that_somebody_killed_by_its_token_is_told_as_that(page, server):
+    token = create(page)
+    httpx.post(f"{server.url}/oauth/revoke", data={"token": token}).raise_for_status()
+    page.reload()
+    told = page.locator("#audit tbody tr").first
+    expect(told).to_contain_text("Revoked")
+    expect(told).to_contain_text("by somebody who had the token")
+
+
 def test_no_key_is_claimed_only_once_it_is_known(page):
     create(page)
     page.context.route("**/api-keys?*", lambda route: route.abort())
