@@ -49,7 +49,10 @@ def test_every_spelling_of_postgresql_is_taken(scheme):
 
 def test_the_readme_names_every_setting_and_its_default():
     text = (Path(__file__).parent.parent / "README.md").read_text()
-    told = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^`|]*?)`? \|", text, re.M))
+    rows = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \| `?([^`|]*?)`? \|", text, re.M)
+    told = {}
+    for names, defaults in rows:
+        told |= zip(re.findall(r"\w+", names), defaults.split(", "), strict=True)
     assert told == {name: str(row[0]) for name, row in SETTINGS.items()}
 
 
