@@ -7,10 +7,13 @@ python=${PYTHON:-python3}
     { echo "latchkey needs python3 3.11 or newer with venv: apt-get install python3-venv" >&2; exit 1; }
 
 install() {  # each file once for each content of it
-    [ -x .venv/bin/pip ] || "$python" -m venv .venv  # pip comes last: without it, venv was cut short
+    [ -x .venv/bin/pip ] || "$python" -m venv --clear .venv  # pip comes last: venv was cut short
     for file; do
-        cmp -s "$file" ".venv/$file" ||
-            { .venv/bin/pip install -q --disable-pip-version-check -r "$file" && cp "$file" .venv/; }
+        cmp -s "$file" ".venv/$file" || {
+            echo "installing into .venv what is in $file …" >&2
+            .venv/bin/python -m pip install -q --disable-pip-version-check -r "$file"
+            cp "$file" .venv/
+        }
     done
     PATH="$PWD/.venv/bin:$PATH"
 }
@@ -19,14 +22,15 @@ case "${1:-}" in
 run)
     install requirements.txt
     umask 077  # the database is for its owner only
-    flask --app wsgi db upgrade
-    users=$(flask --app wsgi users list)
+    flask() { python -m flask --app wsgi "$@"; }
+    flask db upgrade
+    users=$(flask users list)
     if [ -z "$users" ]; then
         password=$(python -c 'import secrets; print(secrets.token_urlsafe(16))')
-        echo "$password" | flask --app wsgi users add admin --password-stdin >/dev/null
+        echo "$password" | flask users add admin --password-stdin >/dev/null
         printf '\n  Sign in as  admin\n  Password    %s   (shown this once)\n\n' "$password"
     fi
-    exec gunicorn wsgi:app ;;
+    exec python -m gunicorn wsgi:app ;;
 test)
     install requirements.txt requirements-dev.txt
     shift

@@ -130,10 +130,12 @@ def test_behind_nginx_slow_clients_hold_nobody_up(session):
 def test_what_nginx_refuses_itself_never_arrives(session, sql):
     """A long body and a NUL: in nginx's own words, not in our envelope."""
     for refused, status in (
-        (session.post("/api/auth/login", content=b"x" * 20_000), 413),
+        (session.post("/api/auth/login", content=b"x" * 2_000_000), 413),
         (session.delete("/api/me/api-keys/%00"), 400),
     ):
         assert (refused.status_code, refused.headers["Content-Type"]) == (status, "text/html")
+    ours = session.post("/api/auth/login", content=b"x" * 20_000)
+    assert (ours.status_code, ours.json()["code"]) == (413, 413)
     assert sql("SELECT event FROM audit_events") == []
 
 
@@ -303,3 +305,17 @@ def test_what_is_missing_is_said_in_one_line_with_its_package(tmp_path, python):
     told = "latchkey needs python3 3.11 or newer with venv: apt-get install python3-venv\n"
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", told)
     assert not (tmp_path / ".venv").exists()
+
+
+def test_an_installation_that_was_cut_short_is_made_again_and_one_that_fails_ends_it(tmp_path):
+    shutil.copy(ROOT / "dev.sh", tmp_path)
+    (tmp_path / "requirements.txt").write_text("-r nowhere.txt\n")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / ".venv"], check=True)
+    for script in (tmp_path / ".venv/bin").glob("pip*"):
+        script.unlink()  # its package is there: ensurepip alone would make none
+    environ = {**CLEAN, "PYTHON": sys.executable}
+    ran = subprocess.run(
+        ["/bin/sh", "dev.sh", "run"], cwd=tmp_path, env=environ, capture_output=True, text=True
+    )
+    assert (tmp_path / ".venv/bin/pip").exists()
+    assert ran.returncode == 1 and "nowhere.txt" in ran.stderr and "flask" not in ran.stderr
