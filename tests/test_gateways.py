@@ -247,8 +247,10 @@ def test_what_a_client_calls_itself_never_arrives(gateway, alice, forged):
     key = alice.key()
     answer = gateway.get("/", headers=bearer(key, *forged))
     assert answer.status_code == 200 and "6.6.6.6" not in answer.text
-    arrived = [name.lower() for name, _ in answer.json()["headers"]]
-    assert [arrived.count(name.lower()) for name in IDENTITY] == [1] * 4
+    arrived = [(name.lower(), value.lower()) for name, value in answer.json()["headers"]]
+    names = [name for name, _ in arrived]
+    assert [names.count(name.lower()) for name in IDENTITY] == [1] * 4
+    assert not any("x-" in value for name, value in arrived if name == "connection")
 
 
 @pytest.mark.parametrize("name", GATEWAYS)
@@ -347,6 +349,11 @@ def test_a_body_in_chunks_arrives(gateway, alice):
     key = alice.key(mode="write")
     answer = gateway.post("/", headers=bearer(key), content=iter([b"one ", b"two"]))
     assert answer.json()["body"] == "one two"
+
+
+def test_a_large_body_arrives(gateway, alice):
+    key, body = alice.key(mode="write"), "x" * 2_000_000
+    assert gateway.post("/", headers=bearer(key), content=body).json()["body"] == body
 
 
 def upgrade(gateway, key, protocol):
