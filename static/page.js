@@ -22,8 +22,8 @@ const REFUSALS = {
 };
 
 async function call(method, path, body) {
-  const headers = { "Content-Type": "application/json" };
-  const sent = fetch(`/api${path}`, { method, headers, body: JSON.stringify(body) });
+  const headers = { "Content-Type": "application/json" }, signal = AbortSignal.timeout(15000);
+  const sent = fetch(`/api${path}`, { method, headers, signal, body: JSON.stringify(body) });
   const answer = await sent.catch(() => ({ status: 0 }));
   const said = await answer.json?.().catch(() => null); // null: a proxy spoke, not Latchkey
   skew = Date.parse(answer.headers?.get("Date")) - Date.now() || skew; // this clock may be wrong
@@ -229,7 +229,7 @@ token.onclose = () => fill(token, {}) && $("#account h1").focus();
 token.oncancel = (event) => event.preventDefault(); // Escape by mistake would lose the key
 for (const id of ["#new-key", "#empty button"]) $(id).onclick = () => create.showModal();
 $("#revoke-all").onclick = () => ask(null);
-$("#notice button").onclick = refresh;
+$("#notice button").onclick = () => refresh().then(() => $("#account h1").focus());
 for (const it of all(".pages button")) it.onclick = () => attempt(() => activity(page + +it.value));
 filter.onchange = () => attempt(() => activity(1));
 document.onvisibilitychange = () => document.hidden || ($("body.in") && refresh());
@@ -242,7 +242,7 @@ $("#sign-out").onclick = () => attempt(async () => {
 enter().catch((problem) => {
   const { user = "", why = user && "Your session ended. Please sign in again." } = sessionStorage;
   document.body.className = "out";
-  $("#why").textContent = why;
+  $("#why").textContent = problem.status === 401 ? why : sessionStorage.why ?? "";
   delete sessionStorage.why;
   login.elements.username.value = user;
   login.elements[user ? "password" : "username"].focus();

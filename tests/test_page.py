@@ -359,6 +359,37 @@ def test_what_is_not_known_is_not_claimed(page, server, status, said):
     assert verify(server, token) == 401
 
 
+HASTY = """const real = AbortSignal.timeout;
+AbortSignal.timeout = (ms) => real.call(AbortSignal, ms / 15);"""
+
+
+def test_a_server_that_hangs_does_not_stand_in_the_way_of_the_next_key(page, server):
+    """The page waits fifteen seconds; one, in this test."""
+    token = {name: create(page, name) for name in ("first", "second")}
+    page.add_init_script(HASTY)
+    page.reload()
+    settle(page)
+    page.context.route(re.compile(r"/api-keys/[0-9a-f-]{36}$"), lambda route: None)
+    revoke(page, "first")
+    expect(page.locator("#revoke .solid")).to_have_css("opacity", "0.6")
+    page.locator("#revoke .cancel").click()
+    expect(page.locator("#notice")).to_contain_text("whether “first” got revoked.")
+    page.context.unroute_all()
+    revoke(page, "second")
+    expect(row(page, "second")).to_contain_text("revoked just now")
+    assert [verify(server, token[name]) for name in ("first", "second")] == [200, 401]
+
+
+def test_a_server_that_is_away_has_not_ended_the_session(page):
+    page.context.route(NOWHERE, lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#sign-in [role=alert]")).to_contain_text("No answer came from the server.")
+    expect(page.locator("#why")).to_be_empty()
+    page.context.unroute(NOWHERE)
+    page.reload()
+    expect(page.locator("#who")).to_have_text("alice")
+
+
 def test_a_busy_server_is_said_to_have_changed_nothing(page, server):
     token, busy = create(page), {"code": 503, "message": "service unavailable", "data": {}}
     settle(page)
