@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from flask import current_app
-from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
+from marshmallow import Schema, ValidationError, fields, pre_load
 from marshmallow.validate import Length, OneOf, Range, Regexp
 
 for kind in (fields.Field, fields.String, fields.Integer):
@@ -54,9 +54,6 @@ class Whole(fields.Integer):
 
 class Input(Schema):
     error_messages = {"unknown": "unknown_field"}
-
-    class Meta:
-        unknown = RAISE
 
     @pre_load
     def storable(self, data: Any, **kwargs: Any) -> Any:
