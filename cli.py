@@ -135,13 +135,12 @@ def revoke_key(key_id: str, token_stdin: bool) -> None:
 def prune(days: int) -> None:
     """Delete expired sessions, and audit rows and dead keys older than so many days."""
     past = utcnow() - timedelta(days=days)
-    dead = sa.or_(ApiKey.revoked_at < past, ApiKey.expires_at < past)
-    doomed: list[Any] = [
+    doomed = [
         sa.delete(Session).where(Session.expires_at <= utcnow()),
         sa.delete(AuditEvent).where(AuditEvent.created_at < past),
-        sa.delete(ApiKey).where(dead),
+        sa.delete(ApiKey).where(sa.or_(ApiKey.revoked_at < past, ApiKey.expires_at < past)),
     ]
-    gone = [db.session.execute(each).rowcount for each in doomed]  # type: ignore[attr-defined]
+    gone = [db.session.connection().execute(each).rowcount for each in doomed]
     told = "{} sessions, {} audit events, {} keys".format(*gone)
     AuditEvent.record("pruned", origin(), reason=told)
     db.session.commit()
