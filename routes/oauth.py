@@ -12,7 +12,7 @@ from models.audit_event import AuditEvent
 from models.base import db
 from models.session import Session
 from models.verification import Verified
-from routes import public_url, raw_body
+from routes import limit_body, public_url
 from routes.verify import SCOPES
 
 bp = Blueprint("oauth", __name__)
@@ -76,7 +76,7 @@ def client() -> Verified | None:
 
 def form(name: str, needed: bool = False) -> str:
     """One parameter of the form; twice is an error (RFC 6749, 3.2)."""
-    raw_body()
+    limit_body()
     found = request.form.getlist(name)
     if len(found) > 1 or (needed and not found):
         bad_request(f"{name} is needed once")
