@@ -11,7 +11,6 @@ from models.api_key import ApiKey
 from models.audit_event import AuditEvent
 from models.base import db
 from models.session import Session
-from models.verification import Verified
 from routes import limit_body, public_url
 from routes.verify import SCOPES
 
@@ -22,7 +21,7 @@ bp = Blueprint("oauth", __name__)
 def introspect() -> ResponseReturnValue:
     """Introspect an API key. Whether it is good now, and whose (RFC 7662); cache no answer. The
     client is a key too: HTTP Basic, or `client_id` and `client_secret` in the form."""
-    if client() is None:
+    if not authenticated():
         return {"error": "invalid_client"}, 401, {"WWW-Authenticate": 'Basic realm="latchkey"'}
     key = api_key(form("token", needed=True))
     row = db.session.get(ApiKey, key.id) if key else None
@@ -63,15 +62,15 @@ def metadata() -> ResponseReturnValue:
     }
 
 
-def client() -> Verified | None:
-    """The key that the caller authenticates with: id its public part, secret the token itself."""
+def authenticated() -> bool:
+    """Whether the caller is a good key: id its public part, secret the token itself."""
     name, secret, basic = form("client_id"), form("client_secret"), request.authorization
     if basic and secret:
         bad_request("two ways of client authentication")
     if basic:
         name, secret = basic.username or "", basic.password or ""
     key = api_key(secret)
-    return key if key and key.key_public == name else None
+    return key is not None and key.key_public == name
 
 
 def form(name: str, needed: bool = False) -> str:
