@@ -1,8 +1,9 @@
 """The one shape of every failure under /api."""
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, fields
+from marshmallow.validate import OneOf
 
-type_names = ["validation_error", "external_api_error"]
+TYPES = OneOf(["validation_error", "external_api_error"])
 
 
 class ErrorItemSchema(Schema):
@@ -12,9 +13,7 @@ class ErrorItemSchema(Schema):
 
 
 class ErrorDataSchema(Schema):
-    type = fields.String(
-        validate=validate.OneOf(type_names), metadata={"description": "Type of error"}
-    )
+    type = fields.String(validate=TYPES, metadata={"description": "Type of error"})
     errors = fields.List(fields.Nested(ErrorItemSchema))
     details = fields.Raw(metadata={"description": "Additional error details"})
 
