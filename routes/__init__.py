@@ -11,6 +11,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 
 View = Callable[..., Any]
+CONTRACTS: dict[View, "contract"] = {}
 
 
 class Anything(BaseConverter):
@@ -44,9 +45,6 @@ class contract:  # noqa: N801
 
         CONTRACTS[called] = self
         return called
-
-
-CONTRACTS: dict[View, contract] = {}
 
 
 def limit_body() -> None:
