@@ -11,7 +11,6 @@ from typing import Any
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Blueprint, Response, abort, current_app, render_template
-from werkzeug.routing import Rule
 
 from auth import interactive_session
 from routes import CONTRACTS, contract, public_url
@@ -67,14 +66,14 @@ def document() -> Made:
             if about := CONTRACTS.get(current_app.view_functions[rule.endpoint]):
                 path = re.sub(r"<\w+:(\w+)>", r"{\1}", rule.rule)
                 method = min((rule.methods or set()) - {"HEAD", "OPTIONS"}).lower()
-                spec.path(path, operations={method: described(rule, about)})
+                spec.path(path, operations={method: described(rule.endpoint, about)})
         current_app.extensions["docs"] = spec.to_dict()
     return current_app.extensions["docs"]  # type: ignore[no-any-return]
 
 
-def described(rule: Rule, about: contract) -> Made:
+def described(endpoint: str, about: contract) -> Made:
     """What a view says of itself, and what its contract takes, answers and refuses."""
-    view, blueprint = current_app.view_functions[rule.endpoint], rule.endpoint.partition(".")[0]
+    view, blueprint = current_app.view_functions[endpoint], endpoint.partition(".")[0]
     summary, _, more = " ".join((view.__doc__ or "").split()).partition(". ")
     name, schema = view.__name__.replace("_", "-"), deepcopy(TEXTS["answer"])
     schema["properties"] |= {"data": about.data} if about.data else {}
