@@ -24,7 +24,7 @@ def mcp() -> Made | tuple[str, int]:
         return "", 202
     g.reply["id"] = message["id"]
     method, params = message["method"], message.get("params", {})
-    g.era = era(method, params)
+    g.era = era(method, params if isinstance(params, dict) else {})
     if method not in RESULTS[g.era]:
         fail(-32601, "method not found", 404)
     if not isinstance(params, dict):
@@ -58,9 +58,8 @@ def read() -> Made:
     fail(-32600, "one JSON-RPC 2.0 message is wanted, its id a string or an integer")
 
 
-def era(method: str, params: Any) -> str:
+def era(method: str, params: Made) -> str:
     """Which era a request is of: "handshake", or "modern" with headers that equal its body."""
-    params = params if isinstance(params, dict) else {}
     meta = params["_meta"] if isinstance(params.get("_meta"), dict) else {}
     stated = meta.get("io.modelcontextprotocol/protocolVersion")
     version = request.headers.get("MCP-Protocol-Version")
