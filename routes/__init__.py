@@ -27,18 +27,17 @@ class contract:  # noqa: N801
 
     done: str  # what its success means; in lower case it is the message
     data: type[Schema] | None = None
-    status: int = 200
-    query: type[Schema] | None = None
-    body: type[Schema] | None = None
+    takes: type[Schema] | None = None  # of a GET the query, of any other its JSON
     refuses: tuple[int | str, ...] = ()  # statuses, and rules of errors.REFUSALS
+    status: int = 200
 
     def __call__(self, view: View) -> View:
         @wraps(view)
         def called(**taken: Any) -> tuple[dict[str, Any], int]:
-            if self.query:
-                taken |= self.query(unknown=EXCLUDE).load(request.args)
-            if self.body:
-                taken |= self.body().load(json_object())
+            if self.takes and request.method in ("GET", "HEAD"):
+                taken |= self.takes(unknown=EXCLUDE).load(request.args)
+            elif self.takes:
+                taken |= self.takes().load(json_object())
             found = view(**taken)
             data = self.data().dump(found) if self.data else {}
             return {"code": self.status, "message": self.done.lower(), "data": data}, self.status

@@ -19,7 +19,7 @@ CREATION = ("incorrect_password", "limit_reached", "throttled")  # why it may be
 
 
 @bp.get("")
-@contract("API keys retrieved successfully", schemas.KeyPageSchema, query=schemas.PageQuerySchema)
+@contract("API keys retrieved successfully", schemas.KeyPageSchema, schemas.PageQuerySchema)
 def list_keys(**page: int) -> dict[str, Any]:
     """List API keys. The current user's, newest first, revoked and expired ones included."""
     mine = sa.select(ApiKey).where(ApiKey.user_id == g.user.id)
@@ -27,9 +27,7 @@ def list_keys(**page: int) -> dict[str, Any]:
 
 
 @bp.post("")
-@contract(
-    "API key created successfully", schemas.NewKeySchema, 201, None, schemas.KeySchema, CREATION
-)
+@contract("API key created successfully", schemas.NewKeySchema, schemas.KeySchema, CREATION, 201)
 def create_key(password: str, **wanted: Any) -> ApiKey:
     """Create an API key. Wants the password again; no other answer ever shows the token."""
     User.prove(g.user.username, password, origin(), "incorrect_password")
@@ -57,9 +55,7 @@ def revoke_all_keys() -> dict[str, int]:
 
 
 @bp.get("/audit")
-@contract(
-    "Audit events retrieved successfully", schemas.AuditPageSchema, query=schemas.AuditQuerySchema
-)
+@contract("Audit events retrieved successfully", schemas.AuditPageSchema, schemas.AuditQuerySchema)
 def audit(page: int, page_size: int, **only: str) -> dict[str, Any]:
     """List audit events. What happened to the current user's keys and account, newest first."""
     mine = sa.select(AuditEvent).filter_by(user_id=g.user.id, **only)

@@ -66,12 +66,12 @@ def document() -> Made:
             if about := CONTRACTS.get(current_app.view_functions[rule.endpoint]):
                 path = re.sub(r"<\w+:(\w+)>", r"{\1}", rule.rule)
                 method = min((rule.methods or set()) - {"HEAD", "OPTIONS"}).lower()
-                spec.path(path, operations={method: described(rule.endpoint, about)})
+                spec.path(path, operations={method: described(rule.endpoint, method, about)})
         current_app.extensions["docs"] = spec.to_dict()
     return current_app.extensions["docs"]  # type: ignore[no-any-return]
 
 
-def described(endpoint: str, about: contract) -> Made:
+def described(endpoint: str, method: str, about: contract) -> Made:
     """What a view says of itself, and what its contract takes, answers and refuses."""
     view, blueprint = current_app.view_functions[endpoint], endpoint.partition(".")[0]
     summary, _, more = " ".join((view.__doc__ or "").split()).partition(". ")
@@ -85,11 +85,11 @@ def described(endpoint: str, about: contract) -> Made:
     if interactive_session in current_app.before_request_funcs.get(blueprint, []):
         made["security"] = [{"session": []}]
         made["responses"] |= TEXTS["refusals"]["session"]
-    if about.query:
-        made["parameters"] = [{"in": "query", "schema": about.query}]
+    if about.takes and method == "get":
+        made["parameters"] = [{"in": "query", "schema": about.takes}]
         made["responses"] |= TEXTS["refusals"]["query"]
-    if about.body:
-        content = {"schema": about.body, "example": EXAMPLES[name]["body"]}
+    elif about.takes:
+        content = {"schema": about.takes, "example": EXAMPLES[name]["body"]}
         made["requestBody"] = {"required": True, "content": {"application/json": content}}
         made["responses"] |= TEXTS["refusals"]["body"]
     for reason in about.refuses:

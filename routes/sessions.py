@@ -18,7 +18,7 @@ SIGNING_IN = ("bad_credentials", 403, "throttled")  # what it may be refused for
 
 
 @public.post("/auth/login")
-@contract("Login successful", SessionSchema, body=LoginSchema, refuses=SIGNING_IN)
+@contract("Login successful", SessionSchema, LoginSchema, SIGNING_IN)
 def login(username: str, password: str, cookie: bool) -> dict[str, Any]:
     """Sign in. Exchanges user name and password for a session token or, with `cookie`, for a cookie
     that no script can read; only our own page may ask for that."""
