@@ -14,11 +14,10 @@ from schemas.resources import LoginSchema, SessionSchema, UserSchema
 public = Blueprint("login", __name__, url_prefix="/api")
 bp = Blueprint("sessions", __name__, url_prefix="/api")
 bp.before_request(interactive_session)
-SIGNING_IN = ("bad_credentials", 403, "throttled")  # what it may be refused for
 
 
 @public.post("/auth/login")
-@contract("Login successful", SessionSchema, LoginSchema, SIGNING_IN)
+@contract("Login successful", SessionSchema, LoginSchema, ("bad_credentials", 403, "throttled"))
 def login(username: str, password: str, cookie: bool) -> dict[str, Any]:
     """Sign in. Exchanges user name and password for a session token or, with `cookie`, for a cookie
     that no script can read; only our own page may ask for that."""
