@@ -3,22 +3,20 @@
 from marshmallow import Schema, fields
 from marshmallow.validate import OneOf
 
-TYPES = OneOf(["validation_error", "external_api_error"])
-
 
 class ErrorItemSchema(Schema):
-    key = fields.String(metadata={"description": "Field name that failed validation"})
-    message = fields.String(metadata={"description": "Error code or message"})
-    value = fields.String(metadata={"description": "Value that failed validation"})
+    key = fields.String()
+    message = fields.String()
+    value = fields.String()
 
 
 class ErrorDataSchema(Schema):
-    type = fields.String(validate=TYPES, metadata={"description": "Type of error"})
+    type = fields.String(validate=OneOf(["validation_error", "external_api_error"]))
     errors = fields.List(fields.Nested(ErrorItemSchema))
-    details = fields.Raw(metadata={"description": "Additional error details"})
+    details = fields.Raw()
 
 
 class ErrorSchema(Schema):
-    code = fields.Integer(metadata={"description": "HTTP error code"})
-    message = fields.String(metadata={"description": "Error message"})
+    code = fields.Integer()
+    message = fields.String()
     data = fields.Nested(ErrorDataSchema)

@@ -36,10 +36,7 @@ def true_or_false(value: Any) -> None:
         raise ValidationError("invalid")
 
 
-BYTES = {"minLength": 1, "maxLength": 72, "format": "password"}
-Password = partial(
-    fields.String, required=True, load_only=True, validate=bcrypt_sized, metadata=BYTES
-)
+Password = partial(fields.String, required=True, load_only=True, validate=bcrypt_sized)
 
 
 class Whole(fields.Integer):
@@ -67,7 +64,7 @@ class Input(Schema):
 class LoginSchema(Input):
     username = fields.String(required=True, validate=[Length(max=100, error="too_long"), NOT_BLANK])
     password = Password()
-    cookie = fields.Raw(load_default=False, validate=true_or_false, metadata={"type": "boolean"})
+    cookie = fields.Raw(load_default=False, validate=true_or_false)
 
 
 class NewUserSchema(Input):
