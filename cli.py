@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 import tokens
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent, Origin
-from models.base import db, new_id, utcnow
+from models.base import Refused, db, new_id, utcnow
 from models.session import Session
 from models.user import User
 from schemas.resources import NewUserSchema
@@ -23,14 +23,18 @@ keys = AppGroup("keys", help="Everybody's API keys.")
 @sa.event.listens_for(sa.Engine, "handle_error")
 def told(failure: sa.ExceptionContext) -> None:
     """One line for the operator; where it is no command that fails, there is no context."""
+    why = failure.original_exception
+    told = (
+        "it is busy: try again" if isinstance(why, Refused) else f"{why} (is DATABASE_URL right?)"
+    )
     if click.get_current_context(silent=True):
-        raise click.ClickException(f"{failure.original_exception} (is DATABASE_URL right?)")
+        raise click.ClickException(f"the database: {told}")
 
 
 def valid(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """A new user's name or password; a password is read from standard input, or asked for."""
     if isinstance(value, bool):
-        value = input() if value else click.prompt("Password", "", True, True)
+        value = input() if value else click.prompt("Password", "", True, True, show_default=False)
     if errors := NewUserSchema().validate({parameter.name: value}):
         raise click.BadParameter(", ".join(errors[parameter.name]))
     return value
@@ -61,7 +65,7 @@ def finish(event: str, user: User) -> None:
 @click.argument("username", type=str.lower, callback=valid)
 @a_password
 def add_user(username: str, password: str) -> None:
-    """Add a user: a name of a-z, 0-9 and . _ @ + -; a password of 8 characters to 72 bytes."""
+    """Add a user. The name: a-z, 0-9 and ._@+-; the password: 8 characters to 72 bytes."""
     if User.find(username):
         raise click.ClickException(f"there is a user named {username} already")
     user = User(id=new_id(), username=username)
@@ -120,13 +124,15 @@ def list_keys(user: User | None) -> None:
 @click.option("--token-stdin", is_flag=True, help="Read the token itself from standard input.")
 def revoke_key(key_id: str, token_stdin: bool) -> None:
     """Revoke one key, for ever and at once."""
+    if token_stdin == bool(key_id):
+        raise click.UsageError("one of KEY_ID and --token-stdin is needed")
     prefix = current_app.config["LATCHKEY_KEY_PREFIX"]
     token = tokens.parse(input().strip(), prefix) if token_stdin else None
     which = ApiKey.of(token) if token else ApiKey.id == key_id.lower()
     revoked = ApiKey.revoke(origin(), which, reason="operator")
     db.session.commit()
     if not revoked and not db.session.scalar(sa.select(ApiKey.id).where(which)):
-        raise click.ClickException("no such key")
+        raise click.ClickException("no such key (are the settings those of the service?)")
     click.echo("revoked" if revoked else "was revoked already")
 
 

@@ -1,4 +1,4 @@
-"""One blueprint a file, named after its URL; a view is 1 to 6 lines."""
+"""The blueprints, named after their URLs, and the contract of a view under /api."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ def any_method(state: BlueprintSetupState) -> None:
 @bp.endpoint("verify.verify")
 def verify(path: str = "") -> Response:
     """Verify an API key. A gateway asks before it lets a request pass: any method, this path and
-    every one below it, nothing cached, answers without a body (RFC 6750, 3.1)."""
+    every one below it, nothing cached, a verdict without a body (RFC 6750, 3.1)."""
     key = api_key(bearer())
     granted = SCOPES[key.mode] if key else ""
     needed = set(" ".join(request.args.getlist("scope")).split()) if request.query_string else set()

@@ -9,6 +9,7 @@ from flask.cli import FlaskGroup
 from servers import PASSWORD
 
 from app import create_app
+from models.base import writers
 
 
 @pytest.fixture
@@ -83,6 +84,21 @@ def test_keys_are_listed_and_revoked_by_id_and_by_token(flask, alice, verify):
     assert [verify(k["token"]).status_code for k in (one, two)] == [401, 401]
 
 
+def test_of_an_id_and_a_token_it_takes_one(flask, alice, verify):
+    one, two = alice.key(), alice.key()
+    for words in (["revoke", one["id"], "--token-stdin"], ["revoke"]):
+        told = flask("keys", *words, stdin=two["token"] + "\n")
+        assert told.exit_code == 2 and "one of KEY_ID and --token-stdin is needed" in told.output
+    assert [verify(k["token"]).status_code for k in (one, two)] == [200, 200]
+
+
+def test_a_busy_database_is_told_as_that(flask):
+    with writers, writers:  # as many as may write
+        told = flask("users", "suspend", "bob")
+    assert (told.exit_code, told.output) == (1, "Error: the database: it is busy: try again\n")
+    assert flask("users", "restore", "bob").exit_code == 0
+
+
 def test_a_key_that_the_operator_revokes_gets_one_audit_row(flask, alice, sql):
     one, two = alice.key(), alice.key()
     for _ in range(2):
@@ -138,5 +154,5 @@ def test_a_database_without_tables_is_told_in_one_line(tmp_path):
     app = create_app({"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"})
     for words in (["keys", "revoke", "x"], ["users", "list"], ["prune"]):
         told = CliRunner().invoke(FlaskGroup(create_app=lambda: app, name="flask"), words)
-        line = r"Error: no such table: \w+ \(is DATABASE_URL right\?\)\n"
+        line = r"Error: the database: no such table: \w+ \(is DATABASE_URL right\?\)\n"
         assert told.exit_code == 1 and re.fullmatch(line, told.output)
