@@ -1,7 +1,6 @@
 """What an operator does by hand: flask users …, flask keys …, flask prune."""
 
 from datetime import timedelta
-from typing import Any
 
 import click
 import sqlalchemy as sa
@@ -23,15 +22,13 @@ keys = AppGroup("keys", help="Everybody's API keys.")
 @sa.event.listens_for(sa.Engine, "handle_error")
 def told(failure: sa.ExceptionContext) -> None:
     """One line for the operator; where it is no command that fails, there is no context."""
-    why = failure.original_exception
-    told = (
-        "it is busy: try again" if isinstance(why, Refused) else f"{why} (is DATABASE_URL right?)"
-    )
     if click.get_current_context(silent=True):
+        why = failure.original_exception
+        told = "busy: try again" if isinstance(why, Refused) else f"{why} (is DATABASE_URL right?)"
         raise click.ClickException(f"the database: {told}")
 
 
-def valid(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+def valid(context: click.Context, parameter: click.Parameter, value: str | bool) -> str:
     """A new user's name or password; a password is read from standard input, or asked for."""
     if isinstance(value, bool):
         value = input() if value else click.prompt("Password", "", True, True, show_default=False)
@@ -126,8 +123,8 @@ def revoke_key(key_id: str, token_stdin: bool) -> None:
     """Revoke one key, for ever and at once."""
     if token_stdin == bool(key_id):
         raise click.UsageError("one of KEY_ID and --token-stdin is needed")
-    prefix = current_app.config["LATCHKEY_KEY_PREFIX"]
-    token = tokens.parse(input().strip(), prefix) if token_stdin else None
+    text = input().strip() if token_stdin else ""
+    token = tokens.parse(text, current_app.config["LATCHKEY_KEY_PREFIX"])
     which = ApiKey.of(token) if token else ApiKey.id == key_id.lower()
     revoked = ApiKey.revoke(origin(), which, reason="operator")
     db.session.commit()

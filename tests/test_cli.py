@@ -95,7 +95,7 @@ def test_of_an_id_and_a_token_it_takes_one(flask, alice, verify):
 def test_a_busy_database_is_told_as_that(flask):
     with writers, writers:  # as many as may write
         told = flask("users", "suspend", "bob")
-    assert (told.exit_code, told.output) == (1, "Error: the database: it is busy: try again\n")
+    assert (told.exit_code, told.output) == (1, "Error: the database: busy: try again\n")
     assert flask("users", "restore", "bob").exit_code == 0
 
 
