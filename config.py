@@ -11,12 +11,12 @@ DRIVER = r"postgres(?:ql)?(?:\+psycopg)?://"
 HOST = rf"(?:[^:/@]*(?::[^@]*)?@)?(?:[^][:/?@]*|\[[\da-fA-F:]+\])(?::{PORT})?"
 POSTGRES = rf"{DRIVER}{HOST}(?:[/?].*)?"
 TCP = {"connect_timeout": 2, "tcp_user_timeout": 2000, "keepalives_idle": 60}  # s, ms, s
-SQLITE = "sqlite:///(?!:memory:|file:)"  # in memory, each worker would have keys of its own
+SQLITE = "sqlite:///(?!:memory:|file:).+"  # in memory, each worker would have keys of its own
 SETTINGS: dict[str, tuple[Any, Any, Any]] = {
     # name: default, pattern, what it must be
     "DATABASE_URL": (
         "sqlite:///latchkey.db",
-        f"{SQLITE}.+|{POSTGRES}",
+        f"{SQLITE}|{POSTGRES}",
         "sqlite:///… or postgresql://…",
     ),
     "LATCHKEY_VERIFY_DATABASE_URL": ("", f"({POSTGRES})?", "postgresql://…, a standby"),
@@ -58,15 +58,11 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def engines(url: str, verify: str) -> dict[str, Any]:
     """Four ways to the database: only the session waits for locks; ``verify`` may be a standby."""
-    sqlite, common = url.startswith("sqlite"), {"url": url, "hide_parameters": True}
-    patient = {"timeout": 5} if sqlite else TCP
-    hurried = {"timeout": 0.1} if sqlite else {**TCP, "application_name": "latchkey-hasty"}
-    hasty = {**common, "connect_args": hurried}
+    sqlite = url.startswith("sqlite")
+    common = {"url": url, "hide_parameters": True, "pool_pre_ping": not sqlite}
+    patient = {**common, "connect_args": {"timeout": 5} if sqlite else TCP}
+    hurry = {"timeout": 0.1} if sqlite else {**TCP, "application_name": "latchkey-hasty"}
+    hasty = {**common, "connect_args": hurry}
     read = {**hasty, "poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}  # kept by threads
-    ways = {
-        None: {**common, "pool_pre_ping": not sqlite, "connect_args": patient},
-        "notes": {**hasty, "pool_pre_ping": not sqlite},
-        "primary": read,
-        "verify": {**read, "url": verify},
-    }
+    ways = {None: patient, "notes": hasty, "primary": read, "verify": {**read, "url": verify}}
     return {"SQLALCHEMY_BINDS": ways}
