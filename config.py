@@ -11,14 +11,10 @@ DRIVER = r"postgres(?:ql)?(?:\+psycopg)?://"
 HOST = rf"(?:[^:/@]*(?::[^@]*)?@)?(?:[^][:/?@]*|\[[\da-fA-F:]+\])(?::{PORT})?"
 POSTGRES = rf"{DRIVER}{HOST}(?:[/?].*)?"
 TCP = {"connect_timeout": 2, "tcp_user_timeout": 2000, "keepalives_idle": 60}  # s, ms, s
-SQLITE = "sqlite:///(?!:memory:|file:).+"  # in memory, each worker would have keys of its own
+DATABASE = rf"sqlite:///(?!:memory:|file:).+|{POSTGRES}"  # in memory, each worker has its own
 SETTINGS: dict[str, tuple[Any, Any, Any]] = {
     # name: default, pattern, what it must be
-    "DATABASE_URL": (
-        "sqlite:///latchkey.db",
-        f"{SQLITE}|{POSTGRES}",
-        "sqlite:///… or postgresql://…",
-    ),
+    "DATABASE_URL": ("sqlite:///latchkey.db", DATABASE, "sqlite:///… or postgresql://…"),
     "LATCHKEY_VERIFY_DATABASE_URL": ("", f"({POSTGRES})?", "postgresql://…, a standby"),
     "LATCHKEY_BIND": ("127.0.0.1:8000", f"unix:.+|.+:{PORT}", "host:port or unix:/path"),
     "LATCHKEY_KEY_PREFIX": ("lk", "[a-z]{1,10}", "1 to 10 letters from a to z"),
