@@ -89,22 +89,18 @@ def watch(engine: sa.Engine) -> None:
         time.sleep(0.2)
 
 
-def own(engine: sa.Engine) -> sa.PoolProxiedConnection:
-    """This thread's connection, and it keeps it: to take one from a pool and to give it back
-    costs more than the query."""
-    kept: dict[Any, sa.PoolProxiedConnection] = threads.__dict__
-    return kept.get(engine) or kept.setdefault(engine, engine.raw_connection())
-
-
 def drop(engine: sa.Engine) -> None:
     if lost := threads.__dict__.pop(engine, None):
         lost.invalidate()
 
 
 def read(engine: sa.Engine, public: str) -> Verified | None:
+    """Over a connection that the thread keeps: a loan from a pool costs more than the query."""
+    kept: dict[Any, sa.PoolProxiedConnection] = threads.__dict__
+    connection = kept.get(engine) or kept.setdefault(engine, engine.raw_connection())
     now = utcnow()  # in SQLite's own form letters compare as times do; the zone is for PostgreSQL
     at, past = (moment.isoformat(" ", "microseconds") for moment in (now, now - MINUTE))
-    driver: Any = own(engine).driver_connection
+    driver: Any = connection.driver_connection
     values = {"public": public, "now": at, "past": past}
     rows = driver.execute(SQL[engine.dialect.name], values).fetchall()
     return Verified(*rows[0]) if rows else None
