@@ -28,9 +28,8 @@ class Session(Model):
         """A new session with its ``token``, for the one answer that shows it."""
         token = tokens.mint(current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
         life = timedelta(hours=current_app.config["LATCHKEY_SESSION_HOURS"])
-        session = cls(digest=token.digest, user=user, expires_at=utcnow() + life)
+        session = cls(digest=token.digest, token=token.text, user=user, expires_at=utcnow() + life)
         db.session.add(session)
-        session.token = token.text
         return session
 
     @classmethod
