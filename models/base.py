@@ -85,8 +85,7 @@ def durable(connection: Any, record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
         wal = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
         connection.executescript(wal)
-        return
-    if isinstance(connection, Hasty):  # a note of use waits neither for locks nor for other hosts
+    elif isinstance(connection, Hasty):  # a note of use waits neither for locks nor for other hosts
         connection.execute("SET lock_timeout = 100; SET synchronous_commit = local")
     else:  # as long as SQLite waits; remote_apply stays
         on = "SELECT set_config('synchronous_commit', 'on', false)"
