@@ -16,9 +16,8 @@ def unquoted(record: logging.LogRecord) -> bool:
 
 logging.getLogger("gunicorn.error").addFilter(unquoted)
 found = settings(os.environ)
-everywhere = f"0.0.0.0:{found['PORT']}"  # noqa: S104  # a PaaS sets PORT and routes to it
-bind = everywhere if os.environ.get("PORT") else found["LATCHKEY_BIND"]
-bind = os.environ.get("LATCHKEY_BIND") or bind
+paas = os.environ.get("PORT") and not os.environ.get("LATCHKEY_BIND")  # it routes to that port
+bind = f"0.0.0.0:{found['PORT']}" if paas else found["LATCHKEY_BIND"]  # noqa: S104
 workers = found["WEB_CONCURRENCY"]
 # Threads let others go on during bcrypt and fsync; bench/RESULTS.md has what other numbers cost.
 worker_class, threads, preload_app = "gthread", 4, True
