@@ -51,8 +51,7 @@ class AuditEvent(Model):
 
     def throttle(self) -> None:
         """Refused: ``throttled``, with the seconds to wait, where the name or the address of this
-        attempt had used up its failures before. The attempt is not committed."""
-        db.session.flush()
+        attempt had used up its failures before. The attempt is flushed, not committed."""
         window = timedelta(minutes=current_app.config["LATCHKEY_LOGIN_WINDOW_MINUTES"])
         now, most = utcnow(), current_app.config["LATCHKEY_LOGIN_FAILURES"]
         at = AuditEvent.created_at
