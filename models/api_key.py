@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 import tokens
 from models.audit_event import AuditEvent, Origin
-from models.base import Model, Refused, db, new_id, utcnow
+from models.base import Condition, Model, Refused, db, new_id, utcnow
 from models.user import User
 
 
@@ -38,12 +38,12 @@ class ApiKey(Model):
         return "revoked" if self.revoked_at else alive
 
     @classmethod
-    def of(cls, token: tokens.Token) -> sa.ColumnElement[bool]:
+    def of(cls, token: tokens.Token) -> Condition:
         """The key with this token, as a condition."""
         return sa.and_(cls.key_public == token.public, cls.digest == token.digest)
 
     @classmethod
-    def active(cls, user: User) -> sa.ColumnElement[bool]:
+    def active(cls, user: User) -> Condition:
         """The user's active keys, as a condition."""
         return sa.and_(cls.user_id == user.id, cls.revoked_at.is_(None), cls.expires_at > utcnow())
 
@@ -68,9 +68,7 @@ class ApiKey(Model):
         return key
 
     @classmethod
-    def revoke(
-        cls, origin: Origin, *which: sa.ColumnElement[bool], reason: str | None = None
-    ) -> int:
+    def revoke(cls, origin: Origin, *which: Condition, reason: str | None = None) -> int:
         """Kill, for ever, those of ``which`` that are not revoked yet; how many those were.
 
         The write comes first and takes the lock: of 50 at once, one finds the key unrevoked.

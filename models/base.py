@@ -39,6 +39,7 @@ class Refused(Exception):
 
 # What was loaded stays readable after the commit: no view pays a second query for its answer.
 db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
+Condition = sa.ColumnElement[bool]  # which rows
 clock = {"latest": datetime.now(UTC)}
 hung: set[sa.Engine] = set()  # one that a verification waited for in vain, until it answers
 writers = BoundedSemaphore(2)  # of a worker's threads; the others are for verifications

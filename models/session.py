@@ -9,7 +9,7 @@ from flask import current_app
 from sqlalchemy.orm import Mapped, contains_eager, mapped_column, relationship
 
 import tokens
-from models.base import Model, db, utcnow
+from models.base import Condition, Model, db, utcnow
 from models.user import User
 
 
@@ -40,7 +40,7 @@ class Session(Model):
         return db.session.scalar(mine.options(contains_eager(cls.user)))
 
     @classmethod
-    def end(cls, *which: sa.ColumnElement[bool]) -> Sequence[str]:
+    def end(cls, *which: Condition) -> Sequence[str]:
         """Sign out; twice at once is no error. The ids of the users who were signed in."""
         db.session.flush()  # a user's row first: a log-in under way waits for it, or loses
         return db.session.scalars(sa.delete(cls).where(*which).returning(cls.user_id)).all()
