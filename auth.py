@@ -8,7 +8,7 @@ from flask import Response, abort, after_this_request, current_app, g, request
 import tokens
 from models.audit_event import Origin
 from models.session import Session
-from models.verification import Verified, verify
+from models.verification import api_key
 
 
 def interactive_session() -> None:
@@ -24,14 +24,8 @@ def interactive_session() -> None:
     token = tokens.parse(cookie or bearer(), current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
     session = Session.find(token) if token else None
     if session is None:
-        abort(403 if api_key(bearer()) else 401)
+        abort(403 if api_key(bearer(), origin) else 401)
     g.session, g.user = session, session.user
-
-
-def api_key(text: str) -> Verified | None:
-    """The good API key with this token, or None, whatever is wrong with it."""
-    token = tokens.parse(text, current_app.config["LATCHKEY_KEY_PREFIX"])
-    return verify(token, origin) if token else None
 
 
 def bearer() -> str:

@@ -16,11 +16,12 @@ from threading import Thread, local
 from typing import Any
 
 import sqlalchemy as sa
+from flask import current_app
 
+import tokens
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent, Origin
 from models.base import Refused, db, hung, utcnow
-from tokens import Token
 
 READ = """
     SELECT k.id, k.key_public, k.digest, k.name, k.mode, k.user_id, u.username,
@@ -43,10 +44,10 @@ Verified = namedtuple(
 )
 
 
-def verify(token: Token, origin: Callable[[], Origin]) -> Verified | None:
-    """The key, if and only if it is good at this moment."""
-    key = find(db.engines["verify"], token.public)
-    if key is None:
+def api_key(text: str, origin: Callable[[], Origin]) -> Verified | None:
+    """The key with this token, if and only if it is good at this moment."""
+    token = tokens.parse(text, current_app.config["LATCHKEY_KEY_PREFIX"])
+    if not token or not (key := find(db.engines["verify"], token.public)):
         return None
     reason = key.dead if hmac.compare_digest(key.digest, token.digest) else "wrong_secret"
     kind = NOTED.get(reason, "refused")

@@ -6,11 +6,12 @@ from flask import Blueprint, abort, current_app, make_response, request
 from flask.typing import ResponseReturnValue
 
 import tokens
-from auth import api_key, origin
+from auth import origin
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent
 from models.base import db
 from models.session import Session
+from models.verification import api_key
 from routes import limit_body, public_url
 from routes.verify import SCOPES
 
@@ -23,7 +24,7 @@ def introspect() -> ResponseReturnValue:
     client is a key too: HTTP Basic, or `client_id` and `client_secret` in the form."""
     if not authenticated():
         return {"error": "invalid_client"}, 401, {"WWW-Authenticate": 'Basic realm="latchkey"'}
-    key = api_key(form("token", needed=True))
+    key = api_key(form("token", needed=True), origin)
     row = db.session.get(ApiKey, key.id) if key else None
     if key is None or row is None:
         return {"active": False}
@@ -69,7 +70,7 @@ def authenticated() -> bool:
         bad_request("two ways of client authentication")
     if basic:
         name, secret = basic.username or "", basic.password or ""
-    key = api_key(secret)
+    key = api_key(secret, origin)
     return key is not None and key.key_public == name
 
 

@@ -4,9 +4,9 @@ from flask import Blueprint, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import Rule
 
-from auth import api_key, bearer
+from auth import bearer, origin
 from models.base import Refused, db
-from models.verification import find
+from models.verification import api_key, find
 from routes import contract
 
 bp = Blueprint("verify", __name__)
@@ -28,7 +28,7 @@ def any_method(state: BlueprintSetupState) -> None:
 def verify(path: str = "") -> Response:
     """Verify an API key. A gateway asks before it lets a request pass: any method, this path and
     every one below it, nothing cached, a verdict without a body (RFC 6750, 3.1)."""
-    key = api_key(bearer())
+    key = api_key(bearer(), origin)
     granted = SCOPES[key.mode] if key else ""
     needed = set(" ".join(request.args.getlist("scope")).split()) if request.query_string else set()
     if key and needed <= set(granted.split()):
