@@ -1,6 +1,5 @@
 """Interactive sessions: rows, so that what ends one ends it everywhere."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -40,7 +39,7 @@ class Session(Model):
         return db.session.scalar(mine.options(contains_eager(cls.user)))
 
     @classmethod
-    def end(cls, *which: Condition) -> Sequence[str]:
+    def end(cls, *which: Condition) -> list[str]:
         """Sign out; twice at once is no error. The ids of the users who were signed in."""
         db.session.flush()  # a user's row first: a log-in under way waits for it, or loses
-        return db.session.scalars(sa.delete(cls).where(*which).returning(cls.user_id)).all()
+        return list(db.session.scalars(sa.delete(cls).where(*which).returning(cls.user_id)))
