@@ -7,11 +7,10 @@ the secret, 6 that are the CRC-32 of all before them, so that garbage is told fr
 import hashlib
 import re
 import secrets
-import string
 import zlib
 from typing import NamedTuple
 
-BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SHAPE = re.compile(r"([a-z]{1,11})_([0-9A-Za-z]{12})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
 
 
