@@ -11,6 +11,7 @@ DRIVER = r"postgres(?:ql)?(?:\+psycopg)?://"
 HOST = rf"(?:[^:/@]*(?::[^@]*)?@)?(?:[^][:/?@]*|\[[\da-fA-F:]+\])(?::{PORT})?"
 POSTGRES = rf"{DRIVER}{HOST}(?:[/?].*)?"
 TCP = {"connect_timeout": 2, "tcp_user_timeout": 2000, "keepalives_idle": 60}  # s, ms, s
+PRIMARY = {**TCP, "target_session_attrs": "primary"}  # of several hosts: a standby may be late
 DATABASE = rf"sqlite:///(?!:memory:|file:).+|{POSTGRES}"  # in memory, each worker has its own
 SETTINGS: dict[str, tuple[Any, Any, Any]] = {
     # name: default, pattern, what it must be
@@ -56,9 +57,10 @@ def engines(url: str, verify: str) -> dict[str, Any]:
     """Four ways to the database: only the session waits for locks; ``verify`` may be a standby."""
     sqlite = url.startswith("sqlite")
     common = {"url": url, "hide_parameters": True, "pool_pre_ping": not sqlite}
-    patient = {**common, "connect_args": {"timeout": 5} if sqlite else TCP}
-    hurry = {"timeout": 0.1} if sqlite else {**TCP, "application_name": "latchkey-hasty"}
+    patient = {**common, "pool_size": 4, "connect_args": {"timeout": 5} if sqlite else PRIMARY}
+    hurry = {"timeout": 0.1} if sqlite else {**PRIMARY, "application_name": "latchkey-hasty"}
     hasty = {**common, "connect_args": hurry}
     read = {**hasty, "poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}  # kept by threads
-    ways = {None: patient, "notes": hasty, "primary": read, "verify": {**read, "url": verify}}
-    return {"SQLALCHEMY_BINDS": ways}
+    standby = {**read, "url": verify, "connect_args": {**hurry, "target_session_attrs": "any"}}
+    ways = {None: patient, "notes": {**hasty, "pool_size": 1}, "primary": read}
+    return {"SQLALCHEMY_BINDS": {**ways, "verify": read if verify == url else standby}}

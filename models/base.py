@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 import sqlite3
 import time
 import uuid
@@ -40,6 +41,8 @@ class Refused(Exception):
 # What was loaded stays readable after the commit: no view pays a second query for its answer.
 db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
 Condition = sa.ColumnElement[bool]  # which rows
+# What a host had locked that died meanwhile is free again after a minute.
+ORPHANS = "SET idle_in_transaction_session_timeout = 60000"
 clock = {"latest": datetime.now(UTC)}
 hung: set[sa.Engine] = set()  # one that a verification waited for in vain, until it answers
 writers = BoundedSemaphore(2)  # of a worker's threads; the others are for verifications
@@ -86,12 +89,12 @@ def durable(connection: Any, record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
         wal = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
         connection.executescript(wal)
-    elif isinstance(connection, Hasty):  # a note of use waits neither for locks nor for other hosts
-        connection.execute("SET lock_timeout = 100; SET synchronous_commit = local")
+    elif isinstance(connection, Hasty):
+        connection.execute(f"SET lock_timeout = 100; {ORPHANS}")
     else:  # as long as SQLite waits; remote_apply stays
         on = "SELECT set_config('synchronous_commit', 'on', false)"
         off = "current_setting('synchronous_commit') = 'off'"
-        connection.execute(f"SET lock_timeout = 5000; {on} WHERE {off}")
+        connection.execute(f"SET lock_timeout = 5000; {ORPHANS}; {on} WHERE {off}")
     connection.commit()
 
 
@@ -109,7 +112,10 @@ def take_turns(connection: sa.Connection, cursor: Any, statement: str, *rest: An
     turn = connection.info["turn"] = ExitStack()
     turn.callback(writers.release)
     if connection.dialect.name == "sqlite":
-        queue = turn.enter_context(open(f"{connection.engine.url.database}-turn", "w"))
+        queue = os.open(
+            f"{connection.engine.url.database}-turn", os.O_CREAT, 0o644
+        )  # root's will do
+        turn.callback(os.close, queue)
         until = time.monotonic() + 5
         while time.monotonic() < until:
             with suppress(BlockingIOError):

@@ -83,6 +83,14 @@ def test_acknowledged_is_durable_whatever_the_server_is_set_to(setting, server, 
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("way", [None, "notes"])
+def test_what_a_dead_host_had_locked_is_free_after_a_minute(migrated_app, way):
+    with migrated_app.app_context(), db.engines[way].connect() as connection:
+        show = db.text("SHOW idle_in_transaction_session_timeout")
+        assert connection.scalar(show) == "1min"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_acknowledged_is_durable_whatever_the_url_asks_for(setting):
     assert setting("on", "options=-csynchronous_commit%3Doff") == ["on"] * 2
 

@@ -2,20 +2,25 @@
 
 import fcntl
 import os
+import pwd
 import re
 import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from conftest import Person
-from servers import Server, lacking, prepared, program
+from servers import Server, disconnect, lacking, prepared, program
+
+from app import create_app
 
 pytestmark = pytest.mark.live
 BUSY = {"code": 503, "message": "service unavailable", "data": {}}
@@ -137,6 +142,38 @@ def test_a_writer_waits_its_turn_and_a_reader_does_not(start, tmp_path):
         if httpx.get(verify, **his).status_code == 401:
             break
     assert httpx.get(verify, **his).status_code == 401
+
+
+@pytest.fixture
+def as_nobody():
+    """Root becomes the user of a service, who may not write what root made; others stay."""
+
+    def become(*files):
+        if os.getuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            for file in files:
+                os.chown(file, nobody.pw_uid, nobody.pw_gid)
+            os.seteuid(nobody.pw_uid)
+
+    yield become
+    os.seteuid(os.getuid())
+
+
+def test_a_command_run_as_root_leaves_no_file_that_stops_a_revocation(as_nobody):
+    """As SQLite does with its own files; root's umask is the usual one."""
+    home = Path(tempfile.mkdtemp())
+    url = f"sqlite:///{home}/latchkey.db"
+    with prepared(url) as app:
+        alice = Person(app, "alice")
+        key = alice.key()
+    turn = home / "latchkey.db-turn"
+    turn.chmod(0o444)
+    as_nobody(home, *(file for file in home.iterdir() if file != turn))
+    service = create_app({"DATABASE_URL": url})
+    address = f"/api/me/api-keys/{key['id']}"
+    assert service.test_client().delete(address, headers=bearer(alice.token)).status_code == 200
+    disconnect(service)
+    shutil.rmtree(home)
 
 
 def test_the_answer_to_a_revocation_follows_the_sync_to_the_disk(start, tmp_path):

@@ -4,10 +4,13 @@ import ast
 import re
 
 import httpx
+import psycopg
 import pytest
-from servers import ROOT, Postgres, Server, prepared
+from servers import ROOT, Postgres, Server, disconnect, prepared
 
+from app import create_app
 from bench import crash, revocation
+from models.base import db
 
 pytestmark = pytest.mark.live
 DELETE = "DELETE /api/me/api-keys/{id}"
@@ -81,6 +84,37 @@ def test_keys_are_verified_on_the_standby_and_none_is_revoked_without_it(
                 owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=1)
         assert owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=30).status_code == 200
         assert httpx.get(**verify).status_code == 401
+
+
+def test_of_several_hosts_a_standby_is_never_asked(primary, primary_app, standby):
+    """It may be late; LATCHKEY_VERIFY_DATABASE_URL alone may name one."""
+    (person,) = revocation.people(primary_app, 1)
+    both = f"postgresql://postgres@/postgres?host={standby.home},{primary.home}"
+    app = create_app({"DATABASE_URL": both})
+    http, verify = app.test_client(), {"headers": bearer(person.key)}
+    assert http.get("/verify", **verify).status_code == 200
+    assert http.get("/api/me", headers=bearer(person.session)).status_code == 200
+    with primary.stopped():
+        assert http.get("/verify", **verify).status_code == 500
+    assert http.get("/verify", **verify).status_code == 200
+    with psycopg.connect(standby.url) as other:
+        clients = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        assert other.execute(clients).fetchone() == (1,)  # this one
+    disconnect(app)
+
+
+def test_a_note_of_use_waits_for_no_standby(primary, primary_app, standby, caplog):
+    primary.set("synchronous_commit", "remote_apply")
+    (person,) = revocation.people(primary_app, 1)
+    with standby.stopped():
+        verify = {"headers": bearer(person.key)}
+        assert primary_app.test_client().get("/verify", **verify).status_code == 200
+        assert "not noted" not in caplog.text
+    with psycopg.connect(primary.url) as other:
+        used = "SELECT last_used_at FROM api_keys WHERE id = %s"
+        assert other.execute(used, [person.key_id]).fetchone() != (None,)
+    with primary_app.app_context(), db.engines["notes"].connect() as connection:
+        assert connection.scalar(db.text("SHOW synchronous_commit")) == "remote_apply"
 
 
 def test_a_primary_that_hangs_holds_up_no_verification_on_the_standby(
