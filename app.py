@@ -24,7 +24,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app = Flask(__name__)
     app.config.from_mapping(settings(environ))
     app.json.sort_keys = False  # type: ignore[attr-defined]  # code, message, data
-    app.url_map.merge_slashes = False  # a doubled slash is a wrong address, never a redirect
+    app.url_map.merge_slashes = False  # a doubled slash is never a redirect
     app.url_map.converters["anything"] = Anything
     if proxies := app.config["LATCHKEY_TRUSTED_PROXIES"]:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]

@@ -14,7 +14,8 @@ from models.verification import api_key
 def interactive_session() -> None:
     """Before-request hook: the live session becomes ``g.session``, its user ``g.user``.
 
-    Refuses with 403 a key that is good elsewhere, with 401 anything else (RFC 6750).
+    Refuses with 403 a key that is good elsewhere and what another site's page sent, with 401
+    anything else (RFC 6750).
     """
     cookie = request.cookies.get("latchkey", "")
     if cookie and "Authorization" in request.headers:

@@ -1,4 +1,4 @@
-"""Every failure becomes one JSON shape, through ErrorSchema. No view builds an error by hand."""
+"""Every failure becomes one JSON shape, through ErrorSchema. No view of /api builds one."""
 
 from typing import Any
 

@@ -112,9 +112,8 @@ def take_turns(connection: sa.Connection, cursor: Any, statement: str, *rest: An
     turn = connection.info["turn"] = ExitStack()
     turn.callback(writers.release)
     if connection.dialect.name == "sqlite":
-        queue = os.open(
-            f"{connection.engine.url.database}-turn", os.O_CREAT, 0o644
-        )  # root's will do
+        path = f"{connection.engine.url.database}-turn"  # to read only: it may be root's
+        queue = os.open(path, os.O_CREAT, 0o644)
         turn.callback(os.close, queue)
         until = time.monotonic() + 5
         while time.monotonic() < until:
