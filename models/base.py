@@ -8,10 +8,10 @@ import time
 import uuid
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import BoundedSemaphore
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, registry
@@ -44,7 +44,7 @@ Condition = sa.ColumnElement[bool]  # which rows
 # What a host had locked that died meanwhile is free again after a minute.
 ORPHANS = "SET idle_in_transaction_session_timeout = 60000"
 clock = {"latest": datetime.now(UTC)}
-hung: set[sa.Engine] = set()  # one that a verification waited for in vain, until it answers
+hung: set[sa.URL] = set()  # of servers that were waited for in vain, until they answer
 writers = BoundedSemaphore(2)  # of a worker's threads; the others are for verifications
 
 
@@ -62,25 +62,11 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-class Hasty(psycopg.Connection[Any]):
-    """Waits 1.5 seconds, not for ever, for the answer of a server that hangs."""
-
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = 1.5) -> Any:
-        return super().wait(gen, interval, timeout)
-
-
 @sa.event.listens_for(db.session, "do_orm_execute")
 def awake(state: Any) -> None:
     """Refused: ``busy``, while the database is known to hang: no thread is to wait for it."""
-    if hung:
+    if hung and db.engine.url in hung:
         raise Refused("busy", 1)
-
-
-@sa.event.listens_for(sa.Engine, "do_connect")
-def hasten(dialect: sa.Dialect, record: Any, args: Any, options: dict[str, Any]) -> Hasty | None:
-    """What a verification waits for; None leaves the others to SQLAlchemy."""
-    hasty = options.get("application_name") == "latchkey-hasty"  # says config.py
-    return Hasty.connect(*args, **options) if hasty else None
 
 
 @sa.event.listens_for(sa.Engine, "connect")
@@ -89,7 +75,8 @@ def durable(connection: Any, record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
         wal = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
         connection.executescript(wal)
-    elif isinstance(connection, Hasty):
+    elif connection.info.get_parameters().get("application_name") == "latchkey-hasty":  # config.py
+        connection.wait = partial(connection.wait, timeout=1.5)  # s, for a server that hangs
         connection.execute(f"SET lock_timeout = 100; {ORPHANS}")
     else:  # as long as SQLite waits; remote_apply stays
         on = "SELECT set_config('synchronous_commit', 'on', false)"
