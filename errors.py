@@ -49,7 +49,7 @@ def refusal(exc: Exception) -> Refusal:
     cause = getattr(exc, "orig", exc)
     name = getattr(cause, "sqlite_errorname", None) or str(getattr(cause, "sqlstate", ""))
     if name.startswith(("SQLITE_BUSY", "55P03")):  # somebody else held the lock for too long
-        return answer(503, "service unavailable", Retry_After="1")
+        return refusal(Refused("busy", 1))
     return answer(500, "internal server error")
 
 

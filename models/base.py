@@ -44,7 +44,7 @@ Condition = sa.ColumnElement[bool]  # which rows
 # What a host had locked that died meanwhile is free again after a minute.
 ORPHANS = "SET idle_in_transaction_session_timeout = 60000"
 clock = {"latest": datetime.now(UTC)}
-hung: set[sa.URL] = set()  # of servers that were waited for in vain, until they answer
+hung: set[sa.Engine] = set()  # one that was waited for in vain, until it answers
 writers = BoundedSemaphore(2)  # of a worker's threads; the others are for verifications
 
 
@@ -65,7 +65,7 @@ def new_id() -> str:
 @sa.event.listens_for(db.session, "do_orm_execute")
 def awake(state: Any) -> None:
     """Refused: ``busy``, while the database is known to hang: no thread is to wait for it."""
-    if hung and db.engine.url in hung:
+    if hung:
         raise Refused("busy", 1)
 
 

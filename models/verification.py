@@ -59,7 +59,7 @@ def api_key(text: str, origin: Callable[[], Origin]) -> Verified | None:
 def find(engine: sa.Engine, public: str) -> Verified | None:
     """The row, good or dead. A database that was restarted is asked again, over a new connection;
     one that hangs holds up those who are waiting now, then one thread. Refused: ``busy``."""
-    if hung and engine.url in hung:
+    if engine in hung:
         raise Refused("busy", 1)
     began = time.monotonic()
     try:
@@ -74,18 +74,18 @@ def find(engine: sa.Engine, public: str) -> Verified | None:
 def hangs(engine: sa.Engine, began: float) -> bool:
     """Whether what failed now had been waited for; then a thread waits in place of all others."""
     waited = time.monotonic() - began > 1
-    if waited and engine.url not in hung:
-        hung.add(engine.url)
+    if waited and engine not in hung:
+        hung.add(engine)
         Thread(target=watch, args=(engine,), daemon=True).start()
     return waited
 
 
 def watch(engine: sa.Engine) -> None:
     logging.getLogger(__name__).error("the database hangs")
-    while engine.url in hung:
+    while engine in hung:
         with suppress(Exception):
             read(engine, "")
-            hung.discard(engine.url)
+            hung.discard(engine)
         drop(engine)
         time.sleep(0.2)
 
@@ -118,7 +118,7 @@ def note(key: Verified, reason: str | None, column: Any, origin: Origin) -> None
     due = (ApiKey.id == key.id, sa.or_(column.is_(None), sa.not_(recent)))
     values = {column: now} if reason else {column: now, ApiKey.last_used_ip: origin.ip}
     engine, began = db.engines["notes"], time.monotonic()
-    if engine.url in hung:
+    if engine in hung:
         return
     try:
         with engine.begin() as connection:

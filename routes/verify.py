@@ -5,7 +5,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import Rule
 
 from auth import bearer, origin
-from models.base import Refused, db
+from models.base import Refused, db, hung
 from models.verification import api_key, find
 from routes import contract
 
@@ -43,6 +43,8 @@ def verify(path: str = "") -> Response:
 @contract("Ok")
 def healthz() -> None:
     """Check health. A load balancer asks whether the database answers within 1.5 seconds."""
+    if hung:
+        raise Refused("busy", 1)
     try:
         find(db.engines["verify"], "")
         if current_app.config["LATCHKEY_VERIFY_DATABASE_URL"]:  # then that was a standby

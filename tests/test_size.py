@@ -4,7 +4,7 @@ of the modules: imports point one way."""
 import ast
 from pathlib import Path
 
-TOTAL = 1732
+TOTAL = 1721
 ROOT = Path(__file__).parent.parent
 FILES = [
     *ROOT.glob("*.py"),
