@@ -273,6 +273,7 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path)
                 time.sleep(0.5)
             while other.execute(CONNECTED).fetchone()[0] < 4:  # each has one to verify over
                 assert time.monotonic() < until
+            time.sleep(0.5)  # the use is noted: nobody opens a connection for that any more
             with database.frozen():
                 sick = [health(server) for _ in range(4)]
                 me = {"headers": bearer(database.session), "timeout": 2}
