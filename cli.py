@@ -20,7 +20,7 @@ keys = AppGroup("keys", help="Everybody's API keys.")
 
 
 @sa.event.listens_for(sa.Engine, "handle_error")
-def told(failure: sa.ExceptionContext) -> None:
+def one_line(failure: sa.ExceptionContext) -> None:
     """One line for the operator; where it is no command that fails, there is no context."""
     if click.get_current_context(silent=True):
         why = failure.original_exception

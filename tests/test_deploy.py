@@ -293,29 +293,27 @@ PYTHONS = {
 }
 
 
+def dev_sh_run(home, **environ):
+    shutil.copy(ROOT / "dev.sh", home)
+    told = {"capture_output": True, "text": True}
+    return subprocess.run(["/bin/sh", "dev.sh", "run"], cwd=home, env=CLEAN | environ, **told)
+
+
 @pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS)
 def test_what_is_missing_is_said_in_one_line_with_its_package(tmp_path, python):
-    shutil.copy(ROOT / "dev.sh", tmp_path)
     (tmp_path / "python3").write_text(f"#!/bin/sh\n{python}\n")
     (tmp_path / "python3").chmod(0o755)
-    environ = {**CLEAN, "PATH": f"{tmp_path}:/usr/bin:/bin"}
-    ran = subprocess.run(
-        ["/bin/sh", "dev.sh", "run"], cwd=tmp_path, env=environ, capture_output=True, text=True
-    )
+    ran = dev_sh_run(tmp_path, PATH=f"{tmp_path}:/usr/bin:/bin")
     told = "latchkey needs python3 3.11 or newer with venv: apt-get install python3-venv\n"
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", told)
     assert not (tmp_path / ".venv").exists()
 
 
 def test_an_installation_that_was_cut_short_is_made_again_and_one_that_fails_ends_it(tmp_path):
-    shutil.copy(ROOT / "dev.sh", tmp_path)
     (tmp_path / "requirements.txt").write_text("-r nowhere.txt\n")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / ".venv"], check=True)
     for script in (tmp_path / ".venv/bin").glob("pip*"):
         script.unlink()  # its package is there: ensurepip alone would make none
-    environ = {**CLEAN, "PYTHON": sys.executable}
-    ran = subprocess.run(
-        ["/bin/sh", "dev.sh", "run"], cwd=tmp_path, env=environ, capture_output=True, text=True
-    )
+    ran = dev_sh_run(tmp_path, PYTHON=sys.executable)
     assert (tmp_path / ".venv/bin/pip").exists()
     assert ran.returncode == 1 and "nowhere.txt" in ran.stderr and "flask" not in ran.stderr
