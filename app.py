@@ -3,47 +3,71 @@
 import os
 from collections.abc import Mapping
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 from flask_migrate import Migrate
-from werkzeug.middleware.proxy_fix import ProxyFix
 
-import cli
 import errors
-from config import settings
-from models.base import db
-from routes import Anything, api_keys, mcp, oauth, portal, sessions, verify
+from auth import bearer_tokens
+from config import load_settings
+from extras import (
+    account_page,
+    audit_trail,
+    commands,
+    docs,
+    gateway,
+    health,
+    mcp,
+    oauth,
+)
+from models.connections import engine_options
+from models.database import db
+from models.verification import Verifier
+from routes import api_keys, sessions
+from verify import VerifyMiddleware
 
-POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
-POLICY += "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-PAGE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-PAGE["Content-Security-Policy"] = POLICY
+EXTRAS = [  # each can be deleted: its line here, its import, its folder or file
+    account_page,
+    audit_trail,
+    commands,
+    docs,
+    health,
+    mcp,
+    oauth,
+    gateway,  # the last: it wraps the others
+]
 
 
 def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
-    """The WSGI application (PEP 3333). Raises SystemExit, naming it, on a bad setting."""
-    app = Flask(__name__)
-    app.config.from_mapping(settings(environ))
+    """The WSGI application. Raises SystemExit, with one line, for a bad setting."""
+    app = Flask(__name__, static_folder=None)
+    app.config.from_mapping(load_settings(environ))
+    app.config["MAX_CONTENT_LENGTH"] = 16 * 1024  # bytes of a body
     app.json.sort_keys = False  # type: ignore[attr-defined]  # code, message, data
-    app.url_map.merge_slashes = False  # a doubled slash is never a redirect
-    app.url_map.converters["anything"] = Anything
-    if proxies := app.config["LATCHKEY_TRUSTED_PROXIES"]:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+    app.url_map.merge_slashes = False  # a doubled slash is not a redirect
+    app.url_map.converters["key_id"] = api_keys.KeyIdConverter
+    app.register_error_handler(Exception, errors.handle)
+    app.after_request(set_headers)
+
+    database_url = app.config["DATABASE_URL"]
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(database_url)
     db.init_app(app)
     Migrate(app, db)
-    app.register_error_handler(Exception, errors.refusal)
-    for bp in (sessions.public, sessions.bp, api_keys.bp, verify.bp, oauth.bp, portal.bp, mcp.bp):
-        app.register_blueprint(bp)
-    for command in (cli.users, cli.keys, cli.prune):
-        app.cli.add_command(command)
-    app.after_request(protect)
+
+    verifier = Verifier(database_url, app.config["LATCHKEY_KEY_PREFIX"])
+    app.wsgi_app = VerifyMiddleware(app.wsgi_app, verifier)  # type: ignore[method-assign]
+    app.extensions["verifier"] = verifier
+    app.extensions["token_sources"] = [bearer_tokens]
+    app.register_blueprint(sessions.public)
+    app.register_blueprint(sessions.bp)
+    app.register_blueprint(api_keys.bp)
+
+    for extra in EXTRAS:
+        extra.register(app)
     return app
 
 
-def protect(response: Response) -> Response:
-    """No cache keeps a token or a verdict; a page runs our own files only, in nobody's frame."""
-    endpoint, headers = request.endpoint or "", response.headers
-    if endpoint.startswith(("static", "portal.")):
-        headers.update(PAGE)
-    if endpoint != "static" or "Cache-Control" not in headers:  # a file: look whether it changed
-        headers["Cache-Control"] = "no-store"
+def set_headers(response: Response) -> Response:
+    """No cache keeps a token or an answer, and no browser guesses at a type."""
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"
     return response

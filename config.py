@@ -1,66 +1,98 @@
-"""Every setting, from the environment. Nothing has to be set; a bad value stops the start."""
+"""Every setting, from the environment. Nothing has to be set."""
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy.pool import NullPool
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow.validate import Range, Regexp
+from sqlalchemy import make_url
 
-PORT = r"(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
-DRIVER = r"postgres(?:ql)?(?:\+psycopg)?://"
-HOST = rf"(?:[^:/@]*(?::[^@]*)?@)?(?:[^][:/?@]*|\[[\da-fA-F:]+\])(?::{PORT})?"
-POSTGRES = rf"{DRIVER}{HOST}(?:[/?].*)?"
-TCP = {"connect_timeout": 2, "tcp_user_timeout": 2000, "keepalives_idle": 60}  # s, ms, s
-PRIMARY = {**TCP, "target_session_attrs": "primary"}  # of several hosts: a standby may be late
-DATABASE = rf"sqlite:///(?!:memory:|file:).+|{POSTGRES}"  # in memory, each worker has its own
-SETTINGS: dict[str, tuple[Any, Any, Any]] = {
-    # name: default, pattern, what it must be
-    "DATABASE_URL": ("sqlite:///latchkey.db", DATABASE, "sqlite:///… or postgresql://…"),
-    "LATCHKEY_VERIFY_DATABASE_URL": ("", f"({POSTGRES})?", "postgresql://…, a standby"),
-    "LATCHKEY_BIND": ("127.0.0.1:8000", f"unix:.+|.+:{PORT}", "host:port or unix:/path"),
-    "LATCHKEY_KEY_PREFIX": ("lk", "[a-z]{1,10}", "1 to 10 letters from a to z"),
-    "LATCHKEY_PUBLIC_URL": ("", "(https?://[^/?#]+)?", "https://<host>, without a path"),
-    # name: default, least, most
-    "PORT": (8000, 1, 65535),
-    "WEB_CONCURRENCY": (2, 1, 1000),
-    "LATCHKEY_SESSION_HOURS": (12, 1, 8760),
-    "LATCHKEY_MAX_ACTIVE_KEYS": (5, 1, 1000),
-    "LATCHKEY_DEFAULT_EXPIRY_DAYS": (90, 1, 3650),
-    "LATCHKEY_MAX_EXPIRY_DAYS": (365, 1, 3650),
-    "LATCHKEY_TRUSTED_PROXIES": (0, 0, 10),
-    "LATCHKEY_BCRYPT_ROUNDS": (12, 4, 18),
-    "LATCHKEY_LOGIN_FAILURES": (10, 1, 1000),
-    "LATCHKEY_LOGIN_WINDOW_MINUTES": (15, 1, 1440),
-}
+INSTANCE = Path(__file__).parent / "instance"
+PORT_NUMBER = (
+    r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+)
+SQLITE = (
+    r"sqlite:///(?!:memory:|file:)[^?]+"  # in memory each worker would have its own
+)
+SCHEME = r"postgres(ql)?(\+psycopg)?://"
+HOST = rf"([^][:/?@,]*|\[[0-9a-fA-F:.]+\])(:{PORT_NUMBER})?"
+POSTGRESQL = rf"{SCHEME}([^@]*@)?{HOST}(,{HOST})*([/?].*)?"
 
 
-def settings(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Flask's configuration. Raises SystemExit with one line that names the first bad setting."""
-    found: dict[str, Any] = {"MAX_CONTENT_LENGTH": 16 * 1024}
-    for name, (default, least, most) in SETTINGS.items():
-        text, needed = environ.get(name) or str(default), most
-        good: Any = re.fullmatch(least if isinstance(default, str) else "[0-9]{1,9}", text)
-        if isinstance(default, int):
-            good, needed = good and least <= int(text) <= most, f"a number from {least} to {most}"
-        if not good:
-            raise SystemExit(f"latchkey: {name} must be {needed}")
-        found[name] = type(default)(text)
-    if found["LATCHKEY_DEFAULT_EXPIRY_DAYS"] > found["LATCHKEY_MAX_EXPIRY_DAYS"]:
-        raise SystemExit("latchkey: LATCHKEY_DEFAULT_EXPIRY_DAYS is over LATCHKEY_MAX_EXPIRY_DAYS")
-    if found["LATCHKEY_VERIFY_DATABASE_URL"] and found["DATABASE_URL"].startswith("sqlite"):
-        raise SystemExit("latchkey: LATCHKEY_VERIFY_DATABASE_URL must be empty with SQLite")
-    urls = [found["DATABASE_URL"], found["LATCHKEY_VERIFY_DATABASE_URL"] or found["DATABASE_URL"]]
-    return found | engines(*(re.sub(f"^{DRIVER}", "postgresql+psycopg://", url) for url in urls))
+def number(default: int, least: int, most: int) -> fields.Integer:
+    """A whole number between two bounds, both included."""
+    words = f"must be a number from {least} to {most}"
+    return fields.Integer(
+        load_default=default,
+        validate=Range(least, most, error=words),
+        error_messages={"invalid": words},
+    )
 
 
-def engines(url: str, verify: str) -> dict[str, Any]:
-    """Four ways to the database: only the session waits for locks; ``verify`` may be a standby."""
-    sqlite = url.startswith("sqlite")
-    common = {"url": url, "hide_parameters": True, "pool_pre_ping": not sqlite}
-    patient = {**common, "pool_size": 4, "connect_args": {"timeout": 5} if sqlite else PRIMARY}
-    hurry = {"timeout": 0.1} if sqlite else {**PRIMARY, "application_name": "latchkey-hasty"}
-    hasty = {**common, "connect_args": hurry}
-    read = {**hasty, "poolclass": NullPool, "isolation_level": "AUTOCOMMIT"}  # kept by threads
-    standby = {**read, "url": verify, "connect_args": {**hurry, "target_session_attrs": "any"}}
-    ways = {None: patient, "notes": {**hasty, "pool_size": 1}, "primary": read}
-    return {"SQLALCHEMY_BINDS": {**ways, "verify": read if verify == url else standby}}
+def text(default: str, pattern: str, words: str) -> fields.String:
+    """A text that matches the whole pattern."""
+    matches = Regexp(rf"({pattern})\Z", error=f"must be {words}")
+    return fields.String(load_default=default, validate=matches)
+
+
+class SettingsSchema(Schema):
+    """The environment variables, with their defaults and bounds."""
+
+    DATABASE_URL = text(
+        "sqlite:///latchkey.db",
+        f"{SQLITE}|{POSTGRESQL}",
+        "sqlite:///<path> or postgresql://…",
+    )
+    PORT = number(8000, 1, 65535)
+    WEB_CONCURRENCY = number(2, 1, 1000)
+    LATCHKEY_BIND = text(
+        "127.0.0.1:8000", rf"unix:.+|.+:{PORT_NUMBER}", "host:port or unix:/path"
+    )
+    LATCHKEY_PUBLIC_URL = text(
+        "", r"(https?://[^/?#]+)?", "https://<host>, without a path"
+    )
+    LATCHKEY_KEY_PREFIX = text("lk", "[a-z]{1,10}", "1 to 10 letters from a to z")
+    LATCHKEY_SESSION_HOURS = number(12, 1, 8760)
+    LATCHKEY_MAX_ACTIVE_KEYS = number(5, 1, 1000)
+    LATCHKEY_DEFAULT_EXPIRY_DAYS = number(90, 1, 3650)
+    LATCHKEY_MAX_EXPIRY_DAYS = number(365, 1, 3650)
+    LATCHKEY_TRUSTED_PROXIES = number(0, 0, 10)
+    LATCHKEY_BCRYPT_ROUNDS = number(12, 4, 18)
+    LATCHKEY_LOGIN_FAILURES = number(10, 1, 1000)
+    LATCHKEY_LOGIN_WINDOW_MINUTES = number(15, 1, 1440)
+
+
+def load_settings(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings by name. Raises SystemExit with one line that names a bad one.
+
+    White space around a value means nothing; an empty one means the default.
+    """
+    stripped = {name: value.strip() for name, value in environ.items() if value.strip()}
+    try:
+        settings = dict(SettingsSchema().load(stripped, unknown=EXCLUDE))
+    except ValidationError as error:
+        name, words = next(iter(error.messages_dict.items()))
+        raise SystemExit(f"latchkey: {name} {words[0]}") from None
+    if settings["LATCHKEY_DEFAULT_EXPIRY_DAYS"] > settings["LATCHKEY_MAX_EXPIRY_DAYS"]:
+        raise SystemExit(
+            "latchkey: LATCHKEY_DEFAULT_EXPIRY_DAYS is over LATCHKEY_MAX_EXPIRY_DAYS"
+        )
+    settings["DATABASE_URL"] = normalized_url(settings["DATABASE_URL"])
+    return settings
+
+
+def normalized_url(url: str) -> str:
+    """``sqlite:///<absolute path>``, or ``postgresql://…`` as libpq reads it.
+
+    SQLAlchemy's parser forgives a password that is not percent-encoded. Several hosts
+    with a port each are what only libpq's can read.
+    """
+    if url.startswith("sqlite"):
+        return f"sqlite:///{INSTANCE / url.removeprefix('sqlite:///')}"
+    url = re.sub(SCHEME, "postgresql://", url)
+    with suppress(ValueError):
+        url = make_url(url).render_as_string(hide_password=False)
+    return url

@@ -40,6 +40,7 @@ check)
     ruff format --check .
     ruff check .
     mypy
+    python tools/make_openapi.py --check
     shift
     exec python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 "$@" ;;
 bench)
@@ -50,7 +51,9 @@ bench)
 prove)
     install requirements.txt requirements-dev.txt
     python -m bench.crash
-    exec python -m bench.revocation ;;
+    python -m bench.revocation
+    python -m bench.without_extras
+    exec python -m bench.bare_debian ;;
 *)
     echo "usage: sh dev.sh run | test | check | prove |" >&2
     echo "       bench [verify | revoke | flood | many | timing | settings | slow]" >&2

@@ -1,69 +1,123 @@
-"""Every failure becomes one JSON shape, through ErrorSchema. No view of /api builds one."""
+"""Every failure becomes one JSON shape, through ErrorSchema. No view builds one."""
 
 from typing import Any
 
-from flask import current_app, request
-from gunicorn.http.errors import ParseException
+from flask import current_app, json, request
 from marshmallow import ValidationError
-from werkzeug.exceptions import BadRequest, HTTPException
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
 
-from models.base import Refused
+from models.database import Refused
+from origin import challenge
 from schemas.error import ErrorSchema
 from tokens import redact
 
-Refusal = tuple[dict[str, Any], int, dict[str, str]]  # body, status, headers
+Answer = tuple[Any, int, Any]  # body, status, headers
 MESSAGES = {401: "invalid token", 403: "insufficient permissions"}
-CHALLENGES = {  # RFC 6750, section 3
-    401: 'Bearer realm="latchkey", error="invalid_token"',
-    403: 'Bearer realm="latchkey", error="insufficient_scope", '
-    'error_description="an interactive session is needed: no api key, no page of another site"',
-}
-REFUSALS = {  # rule: status, message, field
+REFUSALS = {  # by rule: status, message, the field it is about
     "bad_credentials": (401, "invalid username or password", None),
     "incorrect_password": (400, "validation failed", "password"),
     "not_found": (404, "api key not found", "id"),
-    "limit_reached": (409, "active api key limit reached", None),
-    "busy": (503, "service unavailable", None),
+    "max_keys_reached": (409, "active api key limit reached", "limit"),
     "throttled": (429, "too many failed attempts", None),
+    "busy": (503, "service unavailable", None),
 }
+# Errors of SQLite and PostgreSQL (its manual's appendix A) that may not come again.
+TEMPORARY = (
+    "SQLITE_BUSY",
+    "08006",  # no answer within the client's limit
+    "55P03",  # another transaction holds a lock
+    "40001",  # another transaction came between
+    "40P01",  # a deadlock
+    "25006",  # a standby, or a primary that has become one
+    "53300",  # too many connections
+    "57P0",  # the server stops or starts
+)
+NOT_IN_THIS_ENCODING = ("22P05", "22021")  # of a PostgreSQL database that is not UTF-8
 
 
-def refusal(exc: Exception) -> Refusal:
-    """The answer to whatever a request raised; of what nobody foresaw it says nothing."""
-    if isinstance(exc, ParseException):  # broken chunks: its own words quote them, secrets and all
-        exc = BadRequest()
-    if isinstance(exc, HTTPException):
-        code, allow = exc.code or 500, dict(exc.get_headers()).get("Allow")
-        return answer(code, MESSAGES.get(code, exc.name.lower()), Allow=allow)
-    if isinstance(exc, ValidationError):
-        sent = exc.data if isinstance(exc.data, dict) else {}
-        found: dict[str, list[str]] = exc.normalized_messages()  # type: ignore[no-untyped-call]
-        errors = [item(str(key), code, sent.get(key, "")) for key in found for code in found[key]]
-        return answer(400, "validation failed", *errors)
-    if isinstance(exc, Refused):
-        status, message, field = REFUSALS[exc.rule]
-        errors = [item(field, exc.rule, exc.value)] if field else []
-        retry = str(exc.value) if status in (429, 503) else None  # seconds (RFC 9110, 10.2.3)
-        return answer(status, message, *errors, Retry_After=retry)
-    current_app.logger.error("%s %r failed", request.method, redact(request.path), exc_info=exc)
-    cause = getattr(exc, "orig", exc)
-    name = getattr(cause, "sqlite_errorname", None) or str(getattr(cause, "sqlstate", ""))
-    if name.startswith(("SQLITE_BUSY", "55P03")):  # somebody else held the lock for too long
-        return refusal(Refused("busy", 1))
+def handle(error: Exception) -> Answer:
+    """The answer to whatever a request raised. An unforeseen error is not quoted."""
+    if isinstance(error, HTTPException):
+        return http_error(error)
+    if isinstance(error, ValidationError):
+        return invalid(error)
+    if isinstance(error, Refused):
+        return refused(error)
+    path = redact(request.path)
+    current_app.logger.error("%s %r failed", request.method, path, exc_info=error)
+    code = database_code(error)
+    if code.startswith(TEMPORARY) or isinstance(error, PoolTimeout):
+        return refused(Refused("busy", 1))
+    if code in NOT_IN_THIS_ENCODING:
+        return invalid(ValidationError({"body": ["invalid"]}))
     return answer(500, "internal server error")
 
 
-def answer(code: int, message: str, *errors: Any, **headers: str | None) -> Refusal:
-    """The one error answer; a header that is None is left out."""
-    data = {"type": "validation_error", "errors": errors} if errors else {}
-    headers["WWW-Authenticate"] = CHALLENGES.get(code)
-    kept = {name.replace("_", "-"): value for name, value in headers.items() if value}
-    return ErrorSchema().dump({"code": code, "message": message, "data": data}), code, kept
+def http_error(error: HTTPException) -> Answer:
+    """What Flask or ``abort`` refuses: 401, 403, 404, 405, 413, 415 …"""
+    code = error.code or 500
+    message = MESSAGES.get(code, error.name.lower())
+    headers = dict(error.get_headers())
+    headers.pop("Content-Type")  # of an HTML page
+    return answer(code, message, headers=headers)
 
 
-def item(key: str, message: str, value: Any) -> dict[str, str]:
-    """One field's refusal: echoes what was sent, but nothing secret, nested or long."""
-    hidden = key in ("password", "token") or isinstance(value, dict | list)
-    text = value if isinstance(value, str) else current_app.json.dumps(value)
-    shown = "" if hidden else redact(text)[:100]
-    return {"key": redact(key)[:100], "message": message, "value": shown}
+def invalid(error: ValidationError) -> Answer:
+    """400, and what is wrong with each field."""
+    sent: Any = error.data or {}
+    items = []
+    for key, codes in error.messages_dict.items():
+        value = sent.get(key, "")
+        items += [error_item(key, code, value) for code in codes]
+    return answer(400, "validation failed", items)
+
+
+def refused(error: Refused) -> Answer:
+    """The answer to a rule of the domain."""
+    status, message, key = REFUSALS[error.rule]
+    items = [error_item(key, error.rule, error.value)] if key else None
+    headers = {}
+    if status in (429, 503):
+        headers["Retry-After"] = str(error.value)  # seconds (RFC 9110, 10.2.3)
+    return answer(status, message, items, headers)
+
+
+def answer(
+    code: int,
+    message: str,
+    items: Any = None,
+    headers: Any = None,
+) -> Answer:
+    data = {}
+    if items:
+        data = {"type": "validation_error", "errors": items}
+    if code in (401, 403):
+        headers = {"WWW-Authenticate": challenge(request.environ, code)}
+    body = {
+        "code": code,
+        "message": message,
+        "data": data,
+    }
+    return ErrorSchema().dump(body), code, headers or {}
+
+
+def error_item(key: str, code: str, value: Any) -> dict[str, str]:
+    """One field's error. It echoes what was sent: nothing secret, nested or long."""
+    text = json.dumps(value)
+    if isinstance(value, str):
+        text = value
+    if key in ("password", "token") or isinstance(value, dict | list):
+        text = ""
+    return {
+        "key": redact(key)[:100],
+        "message": code,
+        "value": redact(text)[:100],
+    }
+
+
+def database_code(error: Exception) -> str:
+    """The name of SQLite's error or PostgreSQL's SQLSTATE; empty for other errors."""
+    cause = getattr(error, "orig", error)  # SQLAlchemy wraps the driver's
+    code = getattr(cause, "sqlite_errorname", None)
+    return code or getattr(cause, "sqlstate", None) or ""

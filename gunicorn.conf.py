@@ -4,31 +4,38 @@ import gc
 import logging
 import os
 
-from config import settings
+from config import load_settings
+
+settings = load_settings(os.environ)
+bind = settings["LATCHKEY_BIND"]
+if os.environ.get("PORT") and not os.environ.get("LATCHKEY_BIND"):  # set by a PaaS
+    bind = f"0.0.0.0:{settings['PORT']}"  # noqa: S104
+workers = settings["WEB_CONCURRENCY"]
+# Threads let others go on during bcrypt and fsync; bench/RESULTS.md has other numbers.
+worker_class = "gthread"
+threads = 4
+preload_app = True
+keepalive = 95  # seconds, longer than the routers in front (AWS 60, Heroku 90)
+control_socket_disable = True
+limit_request_line = 8190
+limit_request_field_size = 16384
+# Not even from this host does a client's SCRIPT_NAME or scheme choose the route.
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+umask = 0o077  # the SQLite file is for its owner only
 
 
-def unquoted(record: logging.LogRecord) -> bool:
-    """A broken request is logged without its words: they may be a token or a password."""
+def cut_quoted_request(record: logging.LogRecord) -> bool:
+    """Log a broken request without its words: they may be a token or a password."""
     if str(record.msg).startswith("Invalid request from"):
         record.msg = record.msg.partition(": ")[0]
     return True
 
 
-logging.getLogger("gunicorn.error").addFilter(unquoted)
-found = settings(os.environ)
-paas = os.environ.get("PORT") and not os.environ.get("LATCHKEY_BIND")  # it routes to that port
-bind = f"0.0.0.0:{found['PORT']}" if paas else found["LATCHKEY_BIND"]  # noqa: S104
-workers = found["WEB_CONCURRENCY"]
-# Threads let others go on during bcrypt and fsync; bench/RESULTS.md has what other numbers cost.
-worker_class, threads, preload_app = "gthread", 4, True
-control_socket_disable = True
-limit_request_line, limit_request_field_size = 8190, 16384  # what is absurd gets our own answer
-# From a gateway on this host gunicorn would take a client's SCRIPT_NAME: it chooses the route.
-forwarder_headers, secure_scheme_headers = "", {}  # type: ignore[var-annotated]
-umask = 0o077  # the SQLite file is for its owner only
+logging.getLogger("gunicorn.error").addFilter(cut_quoted_request)
 
 
 def when_ready(server: object) -> None:
-    """Before the fork: the workers share what was loaded, and their collector leaves it alone."""
+    """Before the fork: workers share what is loaded, and the collector leaves it."""
     gc.collect()
     gc.freeze()

@@ -1,7 +1,8 @@
 """How a token is made, recognised and hashed. Pure functions: no database, no request.
 
-``lk_<public>_<secret><checksum>``: 12 characters to look it up by, 43 (256 random bits) that are
-the secret, 6 that are the CRC-32 of all before them, so that garbage is told from a token offline.
+A token reads ``lk_<public>_<secret><checksum>``: 12 characters to look it up by, 43
+secret ones (256 random bits), and 6 for the CRC-32 of all before them, so that a typing
+error is found without the database.
 """
 
 import hashlib
@@ -10,8 +11,12 @@ import secrets
 import zlib
 from typing import NamedTuple
 
-BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-SHAPE = re.compile(r"([a-z]{1,11})_([0-9A-Za-z]{12})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # base 62
+PATTERN = re.compile(
+    r"(?P<prefix>[a-z]{1,11})"
+    r"_(?P<public>[0-9A-Za-z]{12})"
+    r"_[0-9A-Za-z]{43}(?P<checksum>[0-9A-Za-z]{6})"
+)
 
 
 class Token(NamedTuple):
@@ -22,32 +27,40 @@ class Token(NamedTuple):
     digest: bytes
 
 
-def mint(prefix: str) -> Token:
+def new_token(prefix: str) -> Token:
     """A new random token."""
-    public, secret = ("".join(secrets.choice(BASE62) for _ in range(n)) for n in (12, 43))
+    public = "".join(secrets.choice(DIGITS) for _ in range(12))
+    secret = "".join(secrets.choice(DIGITS) for _ in range(43))
     body = f"{prefix}_{public}_{secret}"
-    return Token(text := body + checksum(body), public, digest(text))
+    text = body + checksum(body)
+    return Token(text, public, digest(text))
 
 
 def parse(text: str, prefix: str) -> Token | None:
-    """The token in ``text``, or None where prefix, length, alphabet or checksum is wrong."""
-    match = SHAPE.fullmatch(text)
-    if match is None or match[1] != prefix or checksum(text[:-6]) != match[3]:
+    """The token in ``text``; None if prefix, length, alphabet or checksum is wrong."""
+    match = PATTERN.fullmatch(text)
+    if match is None or match["prefix"] != prefix:
         return None
-    return Token(text, match[2], digest(text))
+    if checksum(text[:-6]) != match["checksum"]:
+        return None
+    return Token(text, match["public"], digest(text))
 
 
 def digest(text: str) -> bytes:
-    """SHA-256, 32 bytes: a secret of 256 random bits needs no slow hash, nobody can guess it."""
+    """SHA-256, 32 bytes. Nobody guesses 256 random bits: a slow hash adds nothing."""
     return hashlib.sha256(text.encode()).digest()
 
 
 def checksum(body: str) -> str:
-    """CRC-32 (ISO 3309) in base 62, most significant of its 6 digits first."""
-    crc = zlib.crc32(body.encode())
-    return "".join(BASE62[crc // 62**place % 62] for place in range(5, -1, -1))
+    """CRC-32 (ISO 3309) as 6 digits in base 62, most significant first."""
+    rest = zlib.crc32(body.encode())
+    text = ""
+    for _ in range(6):
+        rest, digit = divmod(rest, 62)
+        text = DIGITS[digit] + text
+    return text
 
 
 def redact(text: str) -> str:
     """``text`` without the secret of any token in it."""
-    return SHAPE.sub(r"\1_\2_...", text)
+    return PATTERN.sub(r"\g<prefix>_\g<public>_...", text)

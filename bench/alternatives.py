@@ -8,13 +8,13 @@ import os
 from datetime import timedelta
 
 import bcrypt
+import routes.verify
 import sqlalchemy as sa
 
-import routes.verify
 import tokens
 from app import create_app
 from models.api_key import ApiKey
-from models.base import db, take_turns, utcnow
+from models.database import db, take_turns, utcnow
 from models.user import User
 
 ALTERNATIVE = os.environ["ALTERNATIVE"]

@@ -65,7 +65,9 @@ def kill(what, server, postgres):
     else:
         workers = psutil.Process(server.process.pid).children()
         server.process.kill()
-        for worker in workers:  # as systemd does; left alone, they would serve for half a minute
+        for (
+            worker
+        ) in workers:  # as systemd does; left alone, they would serve for half a minute
             worker.kill()
         server.process.wait()
         server = Server(server.database_url, server.log, **ROOMY)
@@ -102,22 +104,31 @@ def storm(server, ledger, what, postgres=None):
 def lost(server, ledger):
     """What does not hold, in words; nothing, one hopes."""
     time.sleep(0.3)  # a COMMIT that a dead worker had sent may still be under way
-    found, engine = [], sa.create_engine(server.database_url.replace("sql:", "sql+psycopg:"))
+    found, engine = (
+        [],
+        sa.create_engine(server.database_url.replace("sql:", "sql+psycopg:")),
+    )
     with engine.connect() as database:
-        rows = dict(database.execute(sa.text("SELECT id, revoked_at FROM api_keys")).all())
+        rows = dict(
+            database.execute(sa.text("SELECT id, revoked_at FROM api_keys")).all()
+        )
         query = "SELECT api_key_id, count(*) FROM audit_events WHERE event = '{}' GROUP BY 1"
         created, audited = (
             dict(database.execute(sa.text(query.format(event))).all())
             for event in ("created", "revoked")
         )
         if engine.name == "sqlite":
-            checked = database.execute(sa.text("PRAGMA integrity_check")).scalars().all()
+            checked = (
+                database.execute(sa.text("PRAGMA integrity_check")).scalars().all()
+            )
             found += [row for row in checked if row != "ok"]
     engine.dispose()
     found += [f"{key} is back" for key in ledger.revoked if not rows.get(key)]
     found += [f"{key} has no single audit row" for key in rows if created.get(key) != 1]
     dead = {key for key, revoked in rows.items() if revoked}
-    found += [f"{key}: {audited.get(key)} audit rows" for key in dead if audited.get(key) != 1]
+    found += [
+        f"{key}: {audited.get(key)} audit rows" for key in dead if audited.get(key) != 1
+    ]
     found += [f"{key} was not revoked, the trail says" for key in set(audited) - dead]
     ledger.unseen = len(set(rows) - dead - set(ledger.made))
     if ledger.unseen > CLIENTS:
@@ -125,7 +136,9 @@ def lost(server, ledger):
     with httpx.Client(base_url=server.url) as http:
         for key, token in ledger.made.items():
             status = verdict(http, token)
-            if status != (401 if key in dead else 200) or (key in dead and key not in ledger.asked):
+            if status != (401 if key in dead else 200) or (
+                key in dead and key not in ledger.asked
+            ):
                 found.append(f"{key}: {status}")
     return found
 
@@ -134,7 +147,9 @@ def verdict(http, token):
     """A worker whose database was slow to come back leaves it alone for half a second, and says
     500 meanwhile: asked again, twice at most."""
     for _ in range(3):
-        status = http.get("/verify", headers={"Authorization": f"Bearer {token}"}).status_code
+        status = http.get(
+            "/verify", headers={"Authorization": f"Bearer {token}"}
+        ).status_code
         if status < 500:
             break
         time.sleep(0.5)
@@ -145,7 +160,9 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=50)
     rounds = arguments.parse_args().rounds
-    print("| database | killed | rounds | keys made | revocations answered | never shown | lost |")
+    print(
+        "| database | killed | rounds | keys made | revocations answered | never shown | lost |"
+    )
     print("|---" * 7 + "|", flush=True)
     with TemporaryDirectory() as home:
         url = f"sqlite:///{home}/latchkey.db"
@@ -173,7 +190,9 @@ def measure(name, url, kinds, rounds, home, postgres=None):
             print(f"{row} {len(broken)} |", flush=True)
             lines += [f"{name}, {what} killed: {words}" for words in broken]
             if not revoked:
-                lines.append(f"{name}, {what} killed: no revocation was answered at all")
+                lines.append(
+                    f"{name}, {what} killed: no revocation was answered at all"
+                )
         server.stop()
     return lines
 

@@ -16,14 +16,16 @@ from servers import Postgres
 
 from app import create_app
 from bench.setup import FILL, fill
-from models.base import db, utcnow
+from models.database import db, utcnow
 from models.session import Session
 from models.user import User
 
 TRAIL = """INSERT INTO audit_events (created_at, event, user_id, api_key_id, method, path)
     {n} SELECT '2026-01-01 00:00:00', 'created', 'u' || ((i + 4) / 5), 'k' || i, 'POST', '/'
     FROM n"""
-OLD = "UPDATE {} SET {} = '2020-01-01 00:00:00' WHERE id IN (SELECT id FROM {} LIMIT {})"
+OLD = (
+    "UPDATE {} SET {} = '2020-01-01 00:00:00' WHERE id IN (SELECT id FROM {} LIMIT {})"
+)
 
 
 def median_ms(call, times=50):
@@ -41,7 +43,10 @@ def measure(name, url, size):
     with app.app_context():
         n = FILL[db.engine.dialect.name][0]
         db.session.execute(sa.text(TRAIL.format(n=n)), {"count": size})
-        for table, column in (("api_keys", "revoked_at"), ("audit_events", "created_at")):
+        for table, column in (
+            ("api_keys", "revoked_at"),
+            ("audit_events", "created_at"),
+        ):
             db.session.execute(sa.text(OLD.format(table, column, table, size // 100)))
         db.session.execute(sa.text("ANALYZE"))
         session = Session.start(db.session.get(User, "u300"))
@@ -51,17 +56,22 @@ def measure(name, url, size):
     http, keys = app.test_client(), "/api/me/api-keys"
     times = [
         median_ms(lambda path=path: http.get(path, headers=head).get_data())
-        for path in (keys, f"{keys}/audit", f"{keys}/audit?event=created&api_key_id=k1500")
+        for path in (
+            keys,
+            f"{keys}/audit",
+            f"{keys}/audit?event=created&api_key_id=k1500",
+        )
     ]
     began = time.perf_counter()
     flask, words = FlaskGroup(create_app=lambda: app), ["prune", "--days", "1000"]
     told = CliRunner().invoke(flask, words).output
     seconds = time.perf_counter() - began
     cells = " | ".join(f"{each:.1f}" for each in times)
-    print(f"| {name} | {size:,} | {cells} | {seconds:.2f}: {told.strip()} |", flush=True)
+    print(
+        f"| {name} | {size:,} | {cells} | {seconds:.2f}: {told.strip()} |", flush=True
+    )
     with app.app_context():
-        for engine in db.engines.values():
-            engine.dispose()
+        db.engine.dispose()
 
 
 def main():

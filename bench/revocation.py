@@ -27,7 +27,7 @@ from servers import PASSWORD, Postgres, Server, flask, prepared
 
 import tokens
 from models.api_key import ApiKey
-from models.base import db, new_id, utcnow
+from models.database import db, new_id, utcnow
 from models.session import Session
 from models.user import User
 
@@ -44,14 +44,16 @@ def people(app, count):
     made, until = [], utcnow() + timedelta(days=1)
     with app.app_context():
         for _ in range(count):
-            key, session = tokens.mint("lk"), tokens.mint("lks")
+            key, session = tokens.new_token("lk"), tokens.new_token("lks")
             person = Person(f"u.{key.public}".lower(), new_id(), key.text, session.text)
             user = User(id=new_id(), username=person.name, password_hash="-")
             row = ApiKey(id=person.key_id, user_id=user.id, name="n", mode="read")
             row.key_public, row.digest, row.expires_at = key.public, key.digest, until
             db.session.add(user)
             db.session.flush()
-            db.session.add_all([row, Session(digest=session.digest, user=user, expires_at=until)])
+            db.session.add_all(
+                [row, Session(digest=session.digest, user=user, expires_at=until)]
+            )
             made.append(person)
         db.session.commit()
     return made
@@ -72,7 +74,9 @@ def over_http(method, path, form=None):
 
     def kill(link, server, person):
         link.close()  # over a new connection: any worker may be the one
-        session, filled = (None, form.format(**person._asdict())) if form else (person.session, "")
+        session, filled = (
+            (None, form.format(**person._asdict())) if form else (person.session, "")
+        )
         status = call(link, method, path.format(id=person.key_id), session, filled)
         assert status == 200, (method, path, status)
 
@@ -89,11 +93,17 @@ def by_command(*words, stdin=""):
     return kill
 
 
-KEY, SESSION = ("/verify", "key"), ("/api/me", "session")  # what is asked, and with what
+KEY, SESSION = (
+    ("/verify", "key"),
+    ("/api/me", "session"),
+)  # what is asked, and with what
 WAYS = {
     "DELETE /api/me/api-keys/{id}": (over_http("DELETE", "/api/me/api-keys/{id}"), KEY),
     "DELETE /api/me/api-keys": (over_http("DELETE", "/api/me/api-keys"), KEY),
-    "POST /oauth/revoke (key)": (over_http("POST", "/oauth/revoke", "token={key}"), KEY),
+    "POST /oauth/revoke (key)": (
+        over_http("POST", "/oauth/revoke", "token={key}"),
+        KEY,
+    ),
     "POST /oauth/revoke (session)": (
         over_http("POST", "/oauth/revoke", "token={session}"),
         SESSION,
@@ -105,7 +115,10 @@ WAYS = {
         KEY,
     ),
     "flask users suspend (key)": (by_command("users", "suspend", "{name}"), KEY),
-    "flask users suspend (session)": (by_command("users", "suspend", "{name}"), SESSION),
+    "flask users suspend (session)": (
+        by_command("users", "suspend", "{name}"),
+        SESSION,
+    ),
     "flask users password": (
         by_command("users", "password", "{name}", "--password-stdin", stdin=PASSWORD),
         SESSION,
@@ -144,7 +157,9 @@ def ask(link, request):
 
 def work(servers):
     """Seconds of CPU that each worker has used, by its process id."""
-    workers = [each for s in servers for each in psutil.Process(s.process.pid).children()]
+    workers = [
+        each for s in servers for each in psutil.Process(s.process.pid).children()
+    ]
     return {worker.pid: sum(worker.cpu_times()[:2]) for worker in workers}
 
 
@@ -156,12 +171,16 @@ def measure(servers, app, way, rounds, pause, clients=8):
     for _ in range(clients):
         receiver, sender = multiprocessing.Pipe(duplex=False)
         arguments = (ports, persons, asked, current, sender)
-        processes.append(multiprocessing.Process(target=verify, args=arguments, daemon=True))
+        processes.append(
+            multiprocessing.Process(target=verify, args=arguments, daemon=True)
+        )
         pipes.append(receiver)
         processes[-1].start()
         sender.close()  # the client alone holds it: where it fails, so does the measurement
     sent, answered = {}, {}
-    links = [http.client.HTTPConnection("127.0.0.1", port, timeout=30) for port in ports]
+    links = [
+        http.client.HTTPConnection("127.0.0.1", port, timeout=30) for port in ports
+    ]
     for n, person in enumerate(persons):
         current.value = n
         time.sleep(random.uniform(0.5, 1.5) * pause)
@@ -177,7 +196,10 @@ def measure(servers, app, way, rounds, pause, clients=8):
         process.join()
     for each in (*links, *pipes):
         each.close()
-    return {**summary(way, seen, sent, answered), "least": 100 * min(spent) / max(sum(spent), 0.01)}
+    return {
+        **summary(way, seen, sent, answered),
+        "least": 100 * min(spent) / max(sum(spent), 0.01),
+    }
 
 
 def summary(way, seen, sent, answered):
@@ -208,12 +230,24 @@ def objections(row, lags=False):
     short = row["rounds"] >= 1000 and row["verifications"] < 100_000
     checks = [
         (row["stale"] and not lags, f"{row['stale']} stale accepts"),
-        (lags and not row["stale"], "no stale accept where there are some: the harness is blind"),
-        (row["wrongly_refused"] and not lags, f"{row['wrongly_refused']} refused before the kill"),
+        (
+            lags and not row["stale"],
+            "no stale accept where there are some: the harness is blind",
+        ),
+        (
+            row["wrongly_refused"] and not lags,
+            f"{row['wrongly_refused']} refused before the kill",
+        ),
         (row["odd"], f"{row['odd']} answers that are neither 200 nor 401"),
-        (row["after"] < row["rounds"], f"{row['after']} verifications after the answers: too few"),
+        (
+            row["after"] < row["rounds"],
+            f"{row['after']} verifications after the answers: too few",
+        ),
         (short, f"{row['verifications']} verifications, not 100,000: raise --pause"),
-        (row["least"] < 2, f"a worker with {row['least']:.1f} % of the work: it was left out"),
+        (
+            row["least"] < 2,
+            f"a worker with {row['least']:.1f} % of the work: it was left out",
+        ),
     ]
     return [words for bad, words in checks if bad]
 
@@ -234,7 +268,9 @@ def line(name, row):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=1000)
-    arguments.add_argument("--pause", type=float, default=40, help="ms on either side of a kill")
+    arguments.add_argument(
+        "--pause", type=float, default=40, help="ms on either side of a kill"
+    )
     told = arguments.parse_args()
     print(HEAD, flush=True)
     with TemporaryDirectory() as home:
@@ -255,7 +291,9 @@ def main():
                 hosts = [Server(primary.url, log(home), **where) for _ in range(2)]
                 some = argparse.Namespace(rounds=told.rounds // 3, pause=told.pause)
                 lags = commit == "on"
-                found += run(name, app, hosts, some if lags else told, list(WAYS)[:1], lags)
+                found += run(
+                    name, app, hosts, some if lags else told, list(WAYS)[:1], lags
+                )
             primary.set("synchronous_standby_names", "")
         standby.remove()
         primary.remove()
@@ -277,9 +315,13 @@ def run(name, app, servers, told, ways=tuple(WAYS), lags=False):
     is wrong with them, in words."""
     found = []
     for way in ways:
-        typed = way.startswith("flask")  # which starts a process: it needs some CPU, too
+        typed = way.startswith(
+            "flask"
+        )  # which starts a process: it needs some CPU, too
         rounds = told.rounds // (1 if way == ways[0] else 300 if typed else 20)
-        row = measure(servers, app, way, max(rounds, 1), told.pause / 1000, 2 if typed else 8)
+        row = measure(
+            servers, app, way, max(rounds, 1), told.pause / 1000, 2 if typed else 8
+        )
         print(line(name, row), flush=True)
         found += [f"{name}, {way}: {words}" for words in objections(row, lags)]
     for server in servers:

@@ -32,7 +32,9 @@ def revoke(port, persons):
     link, took = http.client.HTTPConnection("127.0.0.1", port), []
     for person in persons:
         began = time.monotonic()
-        status = call(link, "DELETE", f"/api/me/api-keys/{person.key_id}", person.session)
+        status = call(
+            link, "DELETE", f"/api/me/api-keys/{person.key_id}", person.session
+        )
         assert status == 200, status
         took.append((time.monotonic() - began) * 1000)
     link.close()
@@ -52,7 +54,9 @@ def measure(server, persons):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--each", type=int, default=200, help="revocations of each client a round")
+    parser.add_argument(
+        "--each", type=int, default=200, help="revocations of each client a round"
+    )
     told = parser.parse_args()
     found = {name: [] for name in VARIANTS}
     with contextlib.ExitStack() as stack:
@@ -60,12 +64,16 @@ def main():
         url, servers = f"sqlite:///{home}/latchkey.db", {}
         app = stack.enter_context(prepared(url))
         for name, (application, environ) in VARIANTS.items():
-            servers[name] = Server(application, Path(home, "log"), DATABASE_URL=url, **environ)
+            servers[name] = Server(
+                application, Path(home, "log"), DATABASE_URL=url, **environ
+            )
             stack.callback(servers[name].stop)
             measure(servers[name], people(app, CLIENTS))
         for _ in range(told.rounds):
             for name in random.sample(list(VARIANTS), len(VARIANTS)):
-                found[name].append(measure(servers[name], people(app, CLIENTS * told.each)))
+                found[name].append(
+                    measure(servers[name], people(app, CLIENTS * told.each))
+                )
     print("| | p50 ms | p99 ms | revocations/s |\n|---|---|---|---|")
     for name, rounds in found.items():
         p50, p99, rate = map(median, zip(*rounds, strict=True))
@@ -73,7 +81,9 @@ def main():
         print(f"| {name} | {p50:.1f} | {p99:.1f} (at most {worst:.1f}) | {rate:,.0f} |")
     pairs = list(zip(*reversed(found.values()), strict=True))
     ratios = [median(ours[i] / own[i] for ours, own in pairs) for i in range(3)]
-    print(f"| the queue to SQLite's own, ratio | {' | '.join(f'{each:.2f}' for each in ratios)} |")
+    print(
+        f"| the queue to SQLite's own, ratio | {' | '.join(f'{each:.2f}' for each in ratios)} |"
+    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     with contextlib.ExitStack() as stack:
-        home = stack.enter_context(tempfile.TemporaryDirectory(prefix="latchkey-bench-"))
+        home = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="latchkey-bench-")
+        )
         shipped = (ROOT / "gunicorn.conf.py").read_text()
         for name, lines in MORE.items():
             Path(home, f"{name}.conf.py").write_text(f"{shipped}\n{lines}\n")
@@ -70,7 +72,9 @@ def main():
             server = start(name)
             stack.callback(server.stop)
             targets.append(Target(name, server, good, home))
-        print("| gunicorn | connections | CPU | requests/s | p50 | p99 | MiB idle, loaded |")
+        print(
+            "| gunicorn | connections | CPU | requests/s | p50 | p99 | MiB idle, loaded |"
+        )
         print("|---" * 7 + "|")
         for connections in (4, 32):
             for target in targets:
@@ -80,7 +84,10 @@ def main():
                     target.measure(2, connections)
             for target in targets:
                 pairs = list(zip(target.rounds, targets[0].rounds, strict=True))
-                ratios = [median(mine[i] / shipped[i] for mine, shipped in pairs) for i in range(4)]
+                ratios = [
+                    median(mine[i] / shipped[i] for mine, shipped in pairs)
+                    for i in range(4)
+                ]
                 cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
                 idle, loaded = used[target.name]
                 line = f"| {target.name} | {connections} | {cells} | {idle:.0f}, {loaded:.0f} |"

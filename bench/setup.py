@@ -16,7 +16,7 @@ from servers import free_port
 import tokens
 from app import create_app
 from bench import ROOT
-from models.base import db, new_id, utcnow
+from models.database import db, new_id, utcnow
 
 TIMES = "'2026-01-01 00:00:00', '2099-01-01 00:00:00'"
 FILL = {  # keys nobody asks for: a user for every five
@@ -44,27 +44,30 @@ def fill(url, count, asked, revoked=False, hashed=tokens.digest):
     """Create the tables if need be, ``count`` keys and ``asked`` more; the tokens of those."""
     app = create_app({"DATABASE_URL": url})
     with app.app_context():
-        if not sa.inspect(db.engine).has_table("users"):
-            flask_migrate.upgrade(ROOT / "migrations")
+        flask_migrate.upgrade(ROOT / "migrations")
         if not db.session.scalar(sa.text("SELECT count(*) FROM api_keys")):
             n, (public, digest) = FILL[db.engine.dialect.name]
             keys = KEYS.format(n=n, public=public, digest=digest, times=TIMES)
             db.session.execute(sa.text(USERS.format(n=n)), {"count": count // 5 + 1})
             db.session.execute(sa.text(keys), {"count": count})
-        minted = [tokens.mint("lk") for _ in range(asked)]
+        new = [tokens.new_token("lk") for _ in range(asked)]
         rows = [
-            {"id": new_id(), "public": t.public, "digest": hashed(t.text), "now": utcnow()}
-            | {"revoked": utcnow() if revoked else None}
-            for t in minted
+            {
+                "id": new_id(),
+                "public": token.public,
+                "digest": hashed(token.text),
+                "now": utcnow(),
+                "revoked": utcnow() if revoked else None,
+            }
+            for token in new
         ]
         db.session.execute(sa.text(ASKED), rows)
         db.session.commit()
         with db.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.execute(sa.text("ANALYZE"))
-        for engine in db.engines.values():
-            engine.dispose()
-    return [t.text for t in minted]
+        db.engine.dispose()
+    return [token.text for token in new]
 
 
 def forget(app):
@@ -85,15 +88,24 @@ class Server:
     def __init__(self, application, log, *options, **environ):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        clean = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TZ")}
+        clean = {
+            k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TZ")
+        }
         clean |= {"LATCHKEY_BIND": self.url[7:]}
         command = [sys.executable, "-m", "gunicorn", *options]
         with open(log, "ab") as out:
             self.process = subprocess.Popen(
-                [*command, application], cwd=ROOT, env=clean | environ, stdout=out, stderr=out
+                [*command, application],
+                cwd=ROOT,
+                env=clean | environ,
+                stdout=out,
+                stderr=out,
             )
         for _ in range(600):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port)),
+            ):
                 return
             time.sleep(0.1)
         self.stop()

@@ -25,7 +25,9 @@ def verify(url, token, until):
         with contextlib.closing(link):
             began, answer = time.monotonic(), None
             with contextlib.suppress(OSError):
-                link.request("GET", "/verify", headers={"Authorization": f"Bearer {token}"})
+                link.request(
+                    "GET", "/verify", headers={"Authorization": f"Bearer {token}"}
+                )
                 answer = link.getresponse().status
             assert answer in (200, None), answer
             found.append((time.monotonic() - began) * 1000 if answer else None)
@@ -57,7 +59,12 @@ def main():
             for name, url in (("behind nginx", nginx), ("gunicorn alone", server.url)):
                 line(f"{name}, quiet", url, tokens, told.seconds)
                 with slow_clients(url, told.clients):
-                    line(f"{name}, {told.clients} slow clients", url, tokens, told.seconds)
+                    line(
+                        f"{name}, {told.clients} slow clients",
+                        url,
+                        tokens,
+                        told.seconds,
+                    )
         server.stop()
 
 

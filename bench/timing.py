@@ -17,7 +17,7 @@ from statistics import median, quantiles
 from servers import Postgres, prepared
 
 from bench.setup import Server, fill
-from tokens import checksum, mint
+from tokens import checksum, new_token
 
 numbers = itertools.count()
 
@@ -40,7 +40,7 @@ def log_in(link, name):
 
 
 def verify(link, public):
-    body = f"lk_{public}_{mint('lk').text[16:-6]}"
+    body = f"lk_{public}_{new_token('lk').text[16:-6]}"
     wrong = body + checksum(body)
     return asked(link, "GET", "/verify", {"Authorization": f"Bearer {wrong}"})
 
@@ -52,7 +52,8 @@ def compare(what, one, other, count):
         for side in random.sample((0, 1), 2):
             found[side].append((one, other)[side]())
     spread = sorted(
-        median(random.choices(found[0], k=count)) - median(random.choices(found[1], k=count))
+        median(random.choices(found[0], k=count))
+        - median(random.choices(found[1], k=count))
         for _ in range(500)
     )
     cells = []
@@ -60,7 +61,10 @@ def compare(what, one, other, count):
         cuts = quantiles(times, n=20)
         cells.append(f"{cuts[0]:.2f} / {cuts[9]:.2f} / {cuts[18]:.2f}")
     cells.append(f"{median(found[0]) - median(found[1]):+.3f}")
-    print(f"| {what} | {' | '.join(cells)} ({spread[12]:+.3f} … {spread[487]:+.3f}) |", flush=True)
+    print(
+        f"| {what} | {' | '.join(cells)} ({spread[12]:+.3f} … {spread[487]:+.3f}) |",
+        flush=True,
+    )
 
 
 def main():
@@ -68,7 +72,9 @@ def main():
     parser.add_argument("--log-ins", type=int, default=80)
     parser.add_argument("--keys", type=int, default=6000)
     told = parser.parse_args()
-    print("| what | known p5 / p50 / p95 ms | unknown p5 / p50 / p95 ms | median's difference |")
+    print(
+        "| what | known p5 / p50 / p95 ms | unknown p5 / p50 / p95 ms | median's difference |"
+    )
     print("|---" * 4 + "|")
     with tempfile.TemporaryDirectory(prefix="latchkey-bench-") as home:
         postgres = Postgres()
@@ -91,7 +97,12 @@ def measure(name, link, public, told):
     known, unknown = (functools.partial(log_in, link, who) for who in ("alice", "zoe"))
     compare(f"{name}: name of a log-in", known, unknown, told.log_ins)
     known = functools.partial(verify, link, public)
-    compare(f"{name}: public part", known, lambda: verify(link, mint("lk").public), told.keys)
+    compare(
+        f"{name}: public part",
+        known,
+        lambda: verify(link, new_token("lk").public),
+        told.keys,
+    )
 
 
 if __name__ == "__main__":

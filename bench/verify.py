@@ -22,7 +22,10 @@ from bench.setup import Server, bcrypt_hash, fill, forget
 from tokens import mint
 
 HERE = Path(__file__).parent
-UNEVEN, TRIES = 0.8, 10  # above this share of the CPU for one worker, again; so often at most
+UNEVEN, TRIES = (
+    0.8,
+    10,
+)  # above this share of the CPU for one worker, again; so often at most
 
 
 class Target:
@@ -37,10 +40,15 @@ class Target:
 
     def warm(self):
         """Each token once, one after the other: CPU in µs and time in ms, both per request."""
-        client, before = http.client.HTTPConnection(self.server.url[7:]), self.server.cpu()
+        client, before = (
+            http.client.HTTPConnection(self.server.url[7:]),
+            self.server.cpu(),
+        )
         began = time.monotonic()
         for token in self.tokens:
-            client.request("GET", "/verify", headers={"Authorization": f"Bearer {token}"})
+            client.request(
+                "GET", "/verify", headers={"Authorization": f"Bearer {token}"}
+            )
             client.getresponse().read()
         client.close()
         took = time.monotonic() - began
@@ -75,7 +83,9 @@ class Target:
         requests, refused, failed, p50, p99 = map(int, line.split()[1:])
         expected = requests if self.name.endswith(("revoked", "garbage")) else 0
         if failed or abs(refused - expected) > connections:
-            raise SystemExit(f"{self.name}: {refused} refused, {failed} failed of {requests}")
+            raise SystemExit(
+                f"{self.name}: {refused} refused, {failed} failed of {requests}"
+            )
         spent = [now - before[pid] for pid, now in self.server.cpu_by_worker().items()]
         share = max(spent) / max(sum(spent), 0.01) if len(spent) > 1 else 0
         cpu = sum(spent) / max(requests, 1) * 1e6
@@ -94,19 +104,27 @@ def targets(stack, home, sizes):
     stack.callback(database.remove)
     bare = [mint("lk").text for _ in range(asked)]
     found = [Target("floor", server("bench.floor:app"), bare, home)]
-    for name, url in (("SQLite", f"sqlite:///{home}/%d.db"), ("PostgreSQL", database.url)):
+    for name, url in (
+        ("SQLite", f"sqlite:///{home}/%d.db"),
+        ("PostgreSQL", database.url),
+    ):
         for size in sizes:
             if name == "PostgreSQL":
                 create_database(url, f"keys{size}")
             here = url.replace("%d", str(size)).replace("/postgres?", f"/keys{size}?")
-            good, latchkey = fill(here, size, asked), server("wsgi:app", DATABASE_URL=here)
+            good, latchkey = (
+                fill(here, size, asked),
+                server("wsgi:app", DATABASE_URL=here),
+            )
             found.append(Target(f"{name}, {size:,} keys", latchkey, good, home, here))
             if size == min(sizes, key=lambda each: abs(each - 100_000)):
                 dead = fill(here, size, asked, revoked=True)
                 found.append(Target(f"{name}, revoked", latchkey, dead, home, here))
                 garbage = [token[:-1] + "_" for token in good]
                 found.append(Target(f"{name}, garbage", latchkey, garbage, home))
-                orm = server("bench.alternatives:app", DATABASE_URL=here, ALTERNATIVE="orm")
+                orm = server(
+                    "bench.alternatives:app", DATABASE_URL=here, ALTERNATIVE="orm"
+                )
                 found.append(Target(f"{name}, ORM", orm, good, home, here))
     url = f"sqlite:///{home}/bcrypt.db"
     slow = fill(url, 1000, 8, hashed=bcrypt_hash)
@@ -151,14 +169,21 @@ ALONE = {
 
 def compared(found, sizes):
     """CPU per request of more keys to that of the fewest, and of a refused key to a good one."""
-    by_name = {target.name: [figures[0] for figures in target.rounds] for target in found}
-    lines = ["| CPU µs/request, ratio in the same round | median | quartiles |", "|---|---|---|"]
+    by_name = {
+        target.name: [figures[0] for figures in target.rounds] for target in found
+    }
+    lines = [
+        "| CPU µs/request, ratio in the same round | median | quartiles |",
+        "|---|---|---|",
+    ]
     middle = min(sizes, key=lambda each: abs(each - 100_000))
     for name in ("SQLite", "PostgreSQL"):
         pairs = [(f"{size:,} keys", f"{sizes[0]:,} keys") for size in sizes[1:]]
         pairs += [(refused, f"{middle:,} keys") for refused in ("revoked", "garbage")]
         for one, other in pairs:
-            both = zip(by_name[f"{name}, {one}"], by_name[f"{name}, {other}"], strict=True)
+            both = zip(
+                by_name[f"{name}, {one}"], by_name[f"{name}, {other}"], strict=True
+            )
             ratios = [mine / theirs for mine, theirs in both]
             low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
             lines.append(
@@ -181,15 +206,23 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=int, default=1, help="of each measurement")
     parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10**3, 10**4, 10**5, 10**6])
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[10**3, 10**4, 10**5, 10**6]
+    )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        home = stack.enter_context(tempfile.TemporaryDirectory(prefix="latchkey-bench-"))
+        home = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="latchkey-bench-")
+        )
         found = targets(stack, home, options.sizes)
         for _ in range(options.rounds):
             for target in random.sample(found, len(found)):
                 target.measure(options.seconds, options.connections)
-        for text in (table(found, UNDER_LOAD), table(found, ALONE), compared(found, options.sizes)):
+        for text in (
+            table(found, UNDER_LOAD),
+            table(found, ALONE),
+            compared(found, options.sizes),
+        ):
             print(text, end="\n\n")
         print(repeats(found))
 

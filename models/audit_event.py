@@ -1,20 +1,33 @@
-"""The audit trail, which outlives users and keys, and the throttle that counts in it."""
+"""The audit trail, which outlives users and keys; the throttle counts in it."""
 
+import hashlib
 from datetime import datetime, timedelta
+from ipaddress import IPv6Network
 from math import ceil
 from typing import NamedTuple, Self
 
 import sqlalchemy as sa
-from flask import current_app
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Model, Refused, db, utcnow
+from models.database import (
+    Model,
+    Refused,
+    db,
+    setting,
+    str5,
+    str20,
+    str36,
+    str45,
+    str64,
+    str100,
+    utcnow,
+)
 
 
 class Origin(NamedTuple):
     """From where a change was asked for."""
 
-    ip: str | None
+    ip: str | None  # canonical (RFC 5952)
     method: str
     path: str
 
@@ -23,7 +36,7 @@ class AuditEvent(Model):
     __tablename__ = "audit_events"
     __table_args__ = (
         sa.Index("ix_audit_events_name", "event", "name_digest", "created_at"),
-        sa.Index("ix_audit_events_ip", "event", "ip", "created_at"),
+        sa.Index("ix_audit_events_network", "event", "network", "created_at"),
         sa.Index("ix_audit_events_user", "user_id", "id"),
     )
 
@@ -31,32 +44,62 @@ class AuditEvent(Model):
         sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True
     )
     created_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
-    event: Mapped[str] = mapped_column(sa.String(20))
-    reason: Mapped[str | None] = mapped_column(sa.String(100))
-    user_id: Mapped[str | None] = mapped_column(sa.String(36))
-    api_key_id: Mapped[str | None] = mapped_column(sa.String(36))
-    key_name: Mapped[str | None] = mapped_column(sa.String(100))
-    key_mode: Mapped[str | None] = mapped_column(sa.String(5))
-    ip: Mapped[str | None] = mapped_column(sa.String(45))
-    method: Mapped[str] = mapped_column(sa.String(20))
+    event: Mapped[str20]
+    reason: Mapped[str100 | None]
+    user_id: Mapped[str36 | None]
+    api_key_id: Mapped[str36 | None]
+    key_name: Mapped[str100 | None]
+    key_mode: Mapped[str5 | None]
+    ip: Mapped[str45 | None]
+    method: Mapped[str20]
     path: Mapped[str] = mapped_column(sa.String(200))
-    name_digest: Mapped[str | None] = mapped_column(sa.String(64))  # SHA-256 of the name tried
+    name_digest: Mapped[str64 | None]  # of a log-in's name
+    network: Mapped[str45 | None]  # of a log-in's address
 
     @classmethod
-    def record(cls, event: str, origin: Origin, **about: str | None) -> Self:
+    def record(cls, event: str, origin: Origin, **columns: str | None) -> Self:
         """Add a row to the transaction of the change that it tells of."""
-        row = cls(event=event, **origin._asdict(), **about)
+        row = cls(event=event, **origin._asdict(), **columns)
         db.session.add(row)
         return row
 
+    @classmethod
+    def record_attempt(cls, user_id: str | None, name: str, origin: Origin) -> Self:
+        """Add a log-in that fails until its password proves right; the caller commits.
+
+        Refused: ``throttled``, with the seconds to wait, if this name or this network
+        has failed too often. Of the name it keeps a digest: people type passwords.
+        """
+        if db.engine.name == "postgresql":  # one at a time, as SQLite's writers are
+            db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
+        attempt = cls.record(
+            "login_failed",
+            origin,
+            reason="incorrect_password",
+            user_id=user_id,
+            name_digest=hashlib.sha256(name.encode()).hexdigest(),
+            network=network(origin.ip),
+        )
+        attempt.throttle()
+        return attempt
+
     def throttle(self) -> None:
-        """Refused: ``throttled``, with the seconds to wait, where the name or the address of this
-        attempt had used up its failures before. The attempt is flushed, not committed."""
-        window = timedelta(minutes=current_app.config["LATCHKEY_LOGIN_WINDOW_MINUTES"])
-        now, most = utcnow(), current_app.config["LATCHKEY_LOGIN_FAILURES"]
-        at = AuditEvent.created_at
-        failures = sa.select(at).where(AuditEvent.event == self.event, at > now - window)
-        for who in (AuditEvent.name_digest == self.name_digest, AuditEvent.ip == self.ip):
-            newest = failures.where(who).order_by(at.desc())
-            if until := db.session.scalar(newest.offset(most).limit(1)):
-                raise Refused("throttled", ceil((until + window - now).total_seconds()))
+        """The queries flush this attempt first, so that attempts count each other."""
+        window = timedelta(minutes=setting("LATCHKEY_LOGIN_WINDOW_MINUTES"))
+        recent = (
+            sa.select(sa.func.count(), sa.func.min(AuditEvent.created_at))
+            .filter_by(event=self.event)
+            .where(AuditEvent.created_at > utcnow() - window)
+        )
+        for same in ({"name_digest": self.name_digest}, {"network": self.network}):
+            failures, first = db.session.execute(recent.filter_by(**same)).one()
+            if failures > setting("LATCHKEY_LOGIN_FAILURES"):
+                wait = first + window - utcnow()
+                raise Refused("throttled", ceil(wait.total_seconds()))
+
+
+def network(ip: str | None) -> str | None:
+    """What counts as one address: of IPv6 the /64, which one host has for itself."""
+    if ip and ":" in ip:
+        return str(IPv6Network((ip, 64), strict=False))
+    return ip

@@ -4,11 +4,17 @@ from datetime import datetime, timedelta
 from typing import Self
 
 import sqlalchemy as sa
-from flask import current_app
-from sqlalchemy.orm import Mapped, contains_eager, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 import tokens
-from models.base import Condition, Model, db, utcnow
+from models.database import (
+    Condition,
+    Model,
+    db,
+    setting,
+    str36,
+    utcnow,
+)
 from models.user import User
 
 
@@ -16,30 +22,44 @@ class Session(Model):
     __tablename__ = "sessions"
 
     digest: Mapped[bytes] = mapped_column(sa.LargeBinary(32), primary_key=True)
-    user_id: Mapped[str] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    user_id: Mapped[str36] = mapped_column(sa.ForeignKey("users.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
-    user: Mapped[User] = relationship()
-    token = ""  # of one just started, in memory only
+    user: Mapped[User] = relationship(lazy="joined")  # in one query
+    token = ""  # of a session that was just started; it is not stored
 
     @classmethod
     def start(cls, user: User) -> Self:
         """A new session with its ``token``, for the one answer that shows it."""
-        token = tokens.mint(current_app.config["LATCHKEY_KEY_PREFIX"] + "s")
-        life = timedelta(hours=current_app.config["LATCHKEY_SESSION_HOURS"])
-        session = cls(digest=token.digest, token=token.text, user=user, expires_at=utcnow() + life)
+        token = tokens.new_token(cls.token_prefix())
+        session = cls(
+            digest=token.digest,
+            user=user,
+            expires_at=utcnow() + timedelta(hours=setting("LATCHKEY_SESSION_HOURS")),
+            token=token.text,
+        )
         db.session.add(session)
         return session
 
     @classmethod
-    def find(cls, token: tokens.Token) -> Self | None:
+    def by_token(cls, text: str) -> Self | None:
         """The session of this token, unless it has ended or its user is suspended."""
-        live = (cls.expires_at > utcnow(), User.suspended_at.is_(None))
-        mine = sa.select(cls).join(cls.user).where(cls.digest == token.digest, *live)
-        return db.session.scalar(mine.options(contains_eager(cls.user)))
+        token = tokens.parse(text, cls.token_prefix())
+        session = db.session.get(cls, token.digest) if token else None
+        if session and session.expires_at > utcnow() and not session.user.suspended_at:
+            return session
+        return None
 
     @classmethod
-    def end(cls, *which: Condition) -> list[str]:
-        """Sign out; twice at once is no error. The ids of the users who were signed in."""
-        db.session.flush()  # a user's row first: a log-in under way waits for it, or loses
-        return list(db.session.scalars(sa.delete(cls).where(*which).returning(cls.user_id)))
+    def end(cls, *conditions: Condition) -> list[str]:
+        """End the sessions that meet the conditions; the ids of the users they were of.
+
+        A changed user is written first: a log-in under way waits for the row, or loses.
+        """
+        db.session.flush()
+        ended = sa.delete(cls).where(*conditions).returning(cls.user_id)
+        return list(db.session.scalars(ended))
+
+    @staticmethod
+    def token_prefix() -> str:
+        return f"{setting('LATCHKEY_KEY_PREFIX')}s"

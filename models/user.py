@@ -1,78 +1,116 @@
 """People, and how they prove who they are."""
 
-import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
+import unicodedata
 from datetime import datetime
 from threading import BoundedSemaphore
 from typing import Self
 
 import bcrypt
 import sqlalchemy as sa
-from flask import current_app
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.audit_event import AuditEvent, Origin
-from models.base import Model, Refused, db, new_id, utcnow
+from models.database import (
+    Model,
+    Refused,
+    db,
+    new_id,
+    setting,
+    str36,
+    str64,
+    utcnow,
+)
 
-# A flood of log-ins may take what CPU time is left over (bench/flood.py), and two threads.
-hasher = ThreadPoolExecutor(1, "bcrypt", os.nice, (19,))
-log_ins = BoundedSemaphore(2)
+# Password checks at the same time in a worker: its other threads are to verify keys.
+checks = BoundedSemaphore(2)
 
 
 class User(Model):
     __tablename__ = "users"
 
-    id: Mapped[str] = mapped_column(sa.String(36), primary_key=True, default=new_id)
-    username: Mapped[str] = mapped_column(sa.String(64), unique=True)  # lower case, ASCII
+    id: Mapped[str36] = mapped_column(primary_key=True, default=new_id)
+    username: Mapped[str64] = mapped_column(unique=True)  # lower case, ASCII
     password_hash: Mapped[str] = mapped_column(sa.String(60))
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_proof_at: Mapped[datetime | None]  # of the password
     suspended_at: Mapped[datetime | None]
 
     @classmethod
-    def find(cls, username: str) -> Self | None:
-        return db.session.scalar(sa.select(cls).where(cls.username == username.lower()))
+    def by_name(cls, username: str) -> Self | None:
+        """The user of this name, in any case."""
+        name = normalized(username).lower()
+        return db.session.scalar(sa.select(cls).filter_by(username=name))
 
     def set_password(self, password: str) -> None:
-        """Store the bcrypt hash of at most 72 bytes of UTF-8. The caller ends the sessions."""
-        salt = bcrypt.gensalt(current_app.config["LATCHKEY_BCRYPT_ROUNDS"])
-        self.password_hash = bcrypt.hashpw(password.encode(), salt).decode()
+        """Store the bcrypt hash of at most 72 bytes. The caller ends the sessions."""
+        salt = bcrypt.gensalt(setting("LATCHKEY_BCRYPT_ROUNDS"))
+        self.password_hash = bcrypt.hashpw(normalized(password).encode(), salt).decode()
 
     @classmethod
-    def log_in(cls, username: str, password: str, origin: Origin) -> Self:
-        """The user of this name and password. Refused: ``bad_credentials``, ``throttled``, or
-        ``busy`` where two log-ins are under way: the other threads are for verifications."""
-        if not log_ins.acquire(blocking=False):
+    def check_password(
+        cls, username: str, password: str, origin: Origin, refusal: str
+    ) -> Self:
+        """The user of this name, if the password is right.
+
+        Refused: ``refusal``, ``throttled`` or ``busy``. It takes the same time for a
+        name that nobody has. The caller's transaction now holds the user's row.
+        """
+        if not checks.acquire(timeout=0.2):  # seconds
             raise Refused("busy", 1)
         try:
-            return cls.prove(username, password, origin, "bad_credentials")
+            user = cls.prove(username, password, origin)
         finally:
-            log_ins.release()
+            checks.release()
+        if user is None:
+            raise Refused(refusal)
+        return user
 
     @classmethod
-    def prove(cls, username: str, password: str, origin: Origin, otherwise: str) -> Self:
-        """The user of this name and password, in the same time for a name that nobody has.
+    def prove(cls, username: str, password: str, origin: Origin) -> Self | None:
+        """The user, or None; then the failure is in the audit trail.
 
-        The attempt is written down as failed before bcrypt runs, so that concurrent guesses count
-        each other on every worker, and is struck out in the caller's transaction when it was right.
-        Of the name it keeps a digest: people type passwords as names.
+        The attempt is committed as failed *before* bcrypt runs, so that concurrent
+        guesses count each other on every worker. The caller's transaction deletes it
+        again if the password was right.
         """
-        if db.engine.name == "postgresql":  # one after the other, as SQLite's writers are anyway
-            db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
-        user, name = cls.find(username), hashlib.sha256(username.lower().encode()).hexdigest()
-        about = {"user_id": user.id if user else None, "reason": "incorrect_password"}
-        attempt = AuditEvent.record("login_failed", origin, name_digest=name, **about)
-        attempt.throttle()
+        user = cls.by_name(username)
+        user_id = user.id if user else None
+        name = normalized(username).lower()
+        attempt = AuditEvent.record_attempt(user_id, name, origin)
         db.session.commit()
-        nobody = f"$2b${current_app.config['LATCHKEY_BCRYPT_ROUNDS']:02}$" + "." * 53
-        stored = user.password_hash if user else nobody
-        right = hasher.submit(bcrypt.checkpw, password.encode(), stored.encode()).result()
-        # This write takes the lock and looks again: nothing begins with what was changed meanwhile.
-        same = (cls.username == username.lower(), cls.password_hash == stored)
-        proof = sa.update(cls).where(*same, cls.suspended_at.is_(None)).returning(cls)
-        proven = db.session.scalar(proof.values(last_proof_at=utcnow())) if right else None
-        if proven is None:
-            raise Refused(otherwise)
-        db.session.delete(attempt)
+        stored = user.password_hash if user else unmatched_hash()
+        if not matches(password, stored):
+            return None
+        # The write locks the row and looks again: a password that was changed
+        # meanwhile, or a user who was suspended, proves nothing.
+        write = (
+            sa.update(cls)
+            .where(cls.id == user_id, cls.password_hash == stored)
+            .where(cls.suspended_at.is_(None))
+            .values(last_proof_at=utcnow())
+            .returning(cls)
+        )
+        proven = db.session.scalar(write)
+        if proven:
+            db.session.delete(attempt)
         return proven
+
+
+def normalized(text: str) -> str:
+    """How passwords and names are compared (NIST SP 800-63B, 3.1.1.2)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def unmatched_hash() -> str:
+    """A hash that no password has, as costly to check as any other."""
+    return f"$2b${setting('LATCHKEY_BCRYPT_ROUNDS'):02}$" + "." * 53
+
+
+def matches(password: str, stored: str) -> bool:
+    """Whether bcrypt's hash is of this password: in NFC, or as typed (before 0.2)."""
+    spellings = {normalized(password).encode(), password.encode()}
+    return any(
+        bcrypt.checkpw(spelling, stored.encode())
+        for spelling in spellings
+        if len(spelling) <= 72
+    )

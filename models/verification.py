@@ -1,132 +1,168 @@
-"""Is this key good? The path of every request: one read of the row, and nothing cached.
+"""Is this key good? One read of its row for each question, and nothing is cached.
 
-It goes around the ORM and Core, which cost twice as much (bench/RESULTS.md): this SQL runs on the
-driver's own connection.
+This is the path of every request of every service, so it goes around SQLAlchemy, which
+costs more than the query (bench/RESULTS.md): plain SQL on connections of the driver.
 """
 
 import hmac
 import logging
 import re
-import time
-from collections import namedtuple
-from collections.abc import Callable
-from contextlib import suppress
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
-from threading import Thread, local
+from functools import cache
 from typing import Any
 
-import sqlalchemy as sa
-from flask import current_app
+import psycopg
 
 import tokens
-from models.api_key import ApiKey
-from models.audit_event import AuditEvent, Origin
-from models.base import Refused, db, hung, utcnow
+from models.audit_event import Origin
+from models.connections import VERIFICATION, connect, is_sqlite
+from models.database import utcnow
 
-READ = """
-    SELECT k.id, k.key_public, k.digest, k.name, k.mode, k.user_id, u.username,
-        CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked'
-             WHEN u.suspended_at IS NOT NULL THEN 'user_suspended'
-             WHEN k.expires_at <= :now THEN 'expired' END,
-        k.last_used_at BETWEEN :past AND :now, k.last_refused_at BETWEEN :past AND :now,
-        k.last_mismatch_at BETWEEN :past AND :now
-    FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.key_public = :public"""
-SQL = {"sqlite": READ, "postgresql": re.sub(r":(\w+)", r"%(\1)s", READ)}
-NOTED = {None: "used", "wrong_secret": "mismatch"}  # anything else: "refused"
+Row = Mapping[str, Any]
 MINUTE = timedelta(minutes=1)
-threads: Any = local()
+READ_KEY = """
+    SELECT k.id, k.key_public, k.digest, k.name, k.mode, k.user_id, u.username,
+        CASE
+            WHEN k.revoked_at IS NOT NULL THEN 'revoked'
+            WHEN u.suspended_at IS NOT NULL THEN 'user_suspended'
+            WHEN k.expires_at <= %(now)s THEN 'expired'
+        END AS refusal,
+        k.last_used_at BETWEEN %(minute_ago)s AND %(now)s AS use_noted,
+        k.last_refused_at BETWEEN %(minute_ago)s AND %(now)s AS refusal_noted,
+        k.last_mismatch_at BETWEEN %(minute_ago)s AND %(now)s AS mismatch_noted
+    FROM api_keys k JOIN users u ON u.id = k.user_id
+    WHERE k.key_public = %(public)s
+"""
+# Of many at the same time, one still finds the old time and writes the new one. What a
+# wrong clock wrote ahead of now is written over.
+NOTES = {
+    "use": """
+    UPDATE api_keys SET last_used_at = %(now)s, last_used_ip = %(ip)s
+    WHERE id = %(id)s AND (last_used_at IS NULL
+        OR last_used_at NOT BETWEEN %(minute_ago)s AND %(in_a_minute)s)
+""",
+    "refusal": """
+    UPDATE api_keys SET last_refused_at = %(now)s
+    WHERE id = %(id)s AND (last_refused_at IS NULL
+        OR last_refused_at NOT BETWEEN %(minute_ago)s AND %(in_a_minute)s)
+""",
+    "mismatch": """
+    UPDATE api_keys SET last_mismatch_at = %(now)s
+    WHERE id = %(id)s AND (last_mismatch_at IS NULL
+        OR last_mismatch_at NOT BETWEEN %(minute_ago)s AND %(in_a_minute)s)
+""",
+}
+AUDIT_REFUSAL = """
+    INSERT INTO audit_events (created_at, event, reason, user_id, api_key_id, key_name,
+        key_mode, ip, method, path)
+    VALUES (%(now)s, 'auth_failed', %(refusal)s, %(user_id)s, %(id)s, %(name)s,
+        %(mode)s, %(ip)s, %(method)s, %(path)s)
+"""
 
 
-# A key and its owner at this moment; ``dead`` is why it opens nothing now, and the last three are
-# whether a use, a refusal or a wrong secret was noted within the last minute.
-Verified = namedtuple(
-    "Verified", "id key_public digest name mode user_id username dead used refused mismatch"
-)
+class Verifier:
+    """Tells good keys from others; one for each application, shared by its threads."""
 
+    def __init__(self, database_url: str, key_prefix: str) -> None:
+        self.database_url = database_url
+        self.key_prefix = key_prefix
+        self.sql = for_sqlite if is_sqlite(database_url) else str
+        self.idle: list[Any] = []  # connections that no thread uses at the moment
 
-def api_key(text: str, origin: Callable[[], Origin]) -> Verified | None:
-    """The key with this token, if and only if it is good at this moment."""
-    token = tokens.parse(text, current_app.config["LATCHKEY_KEY_PREFIX"])
-    if not token or not (key := find(db.engines["verify"], token.public)):
-        return None
-    reason = key.dead if hmac.compare_digest(key.digest, token.digest) else "wrong_secret"
-    kind = NOTED.get(reason, "refused")
-    if not getattr(key, kind):
-        note(key, reason, getattr(ApiKey, f"last_{kind}_at"), origin())
-    return None if reason else key
+    def good_key(self, text: str, get_origin: Callable[[], Origin]) -> Row | None:
+        """The row of the key with this token, if and only if it is good at this moment.
 
+        ``get_origin`` is called only when there is something to note. Raises the
+        driver's error when the database does not answer.
+        """
+        token = tokens.parse(text, self.key_prefix)
+        key = self.read(token.public) if token else None
+        if token is None or key is None:
+            return None
+        note = "use"
+        refusal = key["refusal"]
+        if not hmac.compare_digest(key["digest"], token.digest):
+            note = "mismatch"
+            refusal = "wrong_secret"
+        elif refusal:
+            note = "refusal"
+        if not key[f"{note}_noted"]:
+            self.write_note(NOTES[note], key, get_origin(), refusal)
+        return None if refusal else key
 
-def find(engine: sa.Engine, public: str) -> Verified | None:
-    """The row, good or dead. A database that was restarted is asked again, over a new connection;
-    one that hangs holds up those who are waiting now, then one thread. Refused: ``busy``."""
-    if engine in hung:
-        raise Refused("busy", 1)
-    began = time.monotonic()
-    try:
-        return read(engine, public)
-    except engine.dialect.loaded_dbapi.Error:
-        drop(engine)
-        if hangs(engine, began):
+    def read(self, public: str) -> Row | None:
+        """The row of the key with this public part, good or not."""
+        values = {**times(), "public": public}
+        try:
+            return self.first_row(READ_KEY, values)
+        except psycopg.OperationalError:
+            while self.idle:  # the server was restarted: none of them works
+                self.idle.pop().close()
+            return self.first_row(READ_KEY, values)
+
+    def first_row(self, statement: str, values: Row) -> Row | None:
+        with self.connection() as connection:
+            rows = connection.execute(self.sql(statement), values).fetchall()
+        return rows[0] if rows else None
+
+    def write_note(self, note: str, key: Row, origin: Origin, refusal: Any) -> None:
+        """Write that a key was used, or refused and why, at most once a minute.
+
+        A database that is busy or full is no reason to fail: the key was verified.
+        """
+        values = {**key, **times(), **origin._asdict(), "refusal": refusal}
+        try:
+            with self.connection() as connection:
+                connection.execute("BEGIN")
+                written = connection.execute(self.sql(note), values).rowcount
+                if written and refusal:
+                    connection.execute(self.sql(AUDIT_REFUSAL), values)
+                connection.execute("COMMIT")
+        except (sqlite3.Error, psycopg.Error) as error:
+            message = "use of key %s not noted: %s"
+            logging.getLogger(__name__).warning(message, key["id"], error)
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """An idle connection or a new one; closed if what is done with it fails."""
+        try:
+            connection = self.idle.pop()
+        except IndexError:
+            connection = self.connect()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
             raise
-        return read(engine, public)
+        self.idle.append(connection)
+
+    def connect(self) -> Any:
+        """A new connection, without transactions, which answers with rows by name."""
+        connection = connect(self.database_url, VERIFICATION)
+        if is_sqlite(self.database_url):
+            connection.isolation_level = None
+            connection.row_factory = sqlite3.Row
+        else:
+            connection.autocommit = True
+            connection.row_factory = psycopg.rows.dict_row
+        return connection
 
 
-def hangs(engine: sa.Engine, began: float) -> bool:
-    """Whether what failed now had been waited for; then a thread waits in place of all others."""
-    waited = time.monotonic() - began > 1
-    if waited and engine not in hung:
-        hung.add(engine)
-        Thread(target=watch, args=(engine,), daemon=True).start()
-    return waited
+@cache
+def for_sqlite(statement: str) -> str:
+    """SQLite's driver wants :name in place of %(name)s."""
+    return re.sub(r"%\((\w+)\)s", r":\1", statement)
 
 
-def watch(engine: sa.Engine) -> None:
-    logging.getLogger(__name__).error("the database hangs")
-    while engine in hung:
-        with suppress(Exception):
-            read(engine, "")
-            hung.discard(engine)
-        drop(engine)
-        time.sleep(0.2)
-
-
-def drop(engine: sa.Engine) -> None:
-    if lost := threads.__dict__.pop(engine, None):
-        lost.invalidate()
-
-
-def read(engine: sa.Engine, public: str) -> Verified | None:
-    """Over a connection that the thread keeps: a loan from a pool costs more than the query."""
-    kept: dict[Any, sa.PoolProxiedConnection] = threads.__dict__
-    connection = kept.get(engine) or kept.setdefault(engine, engine.raw_connection())
-    now = utcnow()  # in SQLite's own form letters compare as times do; the zone is for PostgreSQL
-    at, past = (moment.isoformat(" ", "microseconds") for moment in (now, now - MINUTE))
-    driver: Any = connection.driver_connection
-    values = {"public": public, "now": at, "past": past}
-    rows = driver.execute(SQL[engine.dialect.name], values).fetchall()
-    return Verified(*rows[0]) if rows else None
-
-
-def note(key: Verified, reason: str | None, column: Any, origin: Origin) -> None:
-    """Write in ``column`` when a key was used, or refused and why, at most once a minute.
-
-    Of many at once, one finds the old time; a database that is busy or full is no reason to fail.
-    """
-    now, about = utcnow(), {"api_key_id": key.id, "user_id": key.user_id, "reason": reason}
-    about |= {"key_name": key.name, "key_mode": key.mode, **origin._asdict()}
-    recent = column.between(now - MINUTE, now + MINUTE)  # what a wrong clock noted ahead is not
-    due = (ApiKey.id == key.id, sa.or_(column.is_(None), sa.not_(recent)))
-    values = {column: now} if reason else {column: now, ApiKey.last_used_ip: origin.ip}
-    engine, began = db.engines["notes"], time.monotonic()
-    if engine in hung:
-        return
-    try:
-        with engine.begin() as connection:
-            if engine.name == "postgresql":  # what nobody was promised waits for no other host
-                connection.execute(sa.text("SET LOCAL synchronous_commit = local"))
-            first = connection.execute(sa.update(ApiKey).where(*due).values(values)).rowcount
-            if first and reason:
-                connection.execute(sa.insert(AuditEvent).values(event="auth_failed", **about))
-    except sa.exc.DBAPIError as exc:
-        hangs(engine, began)
-        logging.getLogger(__name__).warning("use of key %s not noted: %s", key.id, exc.orig)
+def times() -> dict[str, str]:
+    """Now and a minute around, in UTC, as SQLite compares times: letter by letter."""
+    now = utcnow()
+    moments = {
+        "minute_ago": now - MINUTE,
+        "now": now,
+        "in_a_minute": now + MINUTE,
+    }
+    return {name: time.isoformat(" ", "microseconds") for name, time in moments.items()}

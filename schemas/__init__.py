@@ -1,1 +1,1 @@
-"""What may come in and go out."""
+"""What may come in and go out. Requests and responses have schemas of their own."""

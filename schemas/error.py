@@ -3,20 +3,27 @@
 from marshmallow import Schema, fields
 from marshmallow.validate import OneOf
 
+from schemas.described import Integer, Nested, String
+
 
 class ErrorItemSchema(Schema):
-    key = fields.String()
-    message = fields.String()
-    value = fields.String()
+    key = String("Field name that failed validation")
+    message = String("Error code or message")
+    value = String("Value that failed validation")
 
 
 class ErrorDataSchema(Schema):
-    type = fields.String(validate=OneOf(["validation_error", "external_api_error"]))
-    errors = fields.List(fields.Nested(ErrorItemSchema))
-    details = fields.Raw()
+    type = String(
+        "Type of error", validate=OneOf(["validation_error", "external_api_error"])
+    )
+    errors = fields.List(
+        fields.Nested(ErrorItemSchema),
+        metadata={"description": "What is wrong, field by field"},
+    )
+    details = fields.Raw(metadata={"description": "Additional error details"})
 
 
 class ErrorSchema(Schema):
-    code = fields.Integer()
-    message = fields.String()
-    data = fields.Nested(ErrorDataSchema)
+    code = Integer("HTTP error code")
+    message = String("Error message")
+    data = Nested("What is wrong", ErrorDataSchema)

@@ -1,4 +1,4 @@
-"""One app for each database, both real; Alice (owner), Bob (the other) and Charlie (stranger)."""
+"""An app for each database; Alice owns, Bob is the other, Charlie a stranger."""
 
 import os
 import uuid
@@ -10,11 +10,12 @@ import pytest
 from servers import PASSWORD, Postgres, Server, prepared
 
 from bench.setup import FILL, KEYS, TIMES, USERS
-from models.base import db, utcnow
+from models.database import db, utcnow
 
-TRAIL = """INSERT INTO audit_events (created_at, event, user_id, method, path, ip, name_digest)
-    {n} SELECT '2026-01-01 00:00:00', 'login_failed', 'u' || (i % 400), 'POST', '/', 'a' || i,
-        'n' || i FROM n"""
+TRAIL = """INSERT INTO audit_events
+    (created_at, event, user_id, method, path, ip, name_digest)
+    {n} SELECT '2026-01-01 00:00:00', 'login_failed', 'u' || (i % 400), 'POST', '/',
+        'a' || i, 'n' || i FROM n"""
 SIGNED_IN = """INSERT INTO sessions (digest, user_id, created_at, expires_at)
     {n} SELECT {digest}, 'u' || (i % 400 + 1), {times} FROM n"""
 
@@ -84,7 +85,7 @@ def sql(app):
 
 
 def crowd(count):
-    """So many rows more in each table, of users nobody is; in the app context that is open."""
+    """So many rows more in each table, of users nobody is; in the open app context."""
     n, (public, digest) = FILL[db.engine.dialect.name]
     for statement in (USERS, KEYS, TRAIL, SIGNED_IN):
         made = statement.format(n=n, public=public, digest=digest, times=TIMES)
@@ -146,7 +147,9 @@ def serve(app, database_url, tmp_path):
 
     def start(**environ):
         log = tmp_path / f"gunicorn{len(started)}.log"
-        started.append(Server(environ.pop("DATABASE_URL", database_url), log, **environ))
+        started.append(
+            Server(environ.pop("DATABASE_URL", database_url), log, **environ)
+        )
         return started[-1]
 
     yield start

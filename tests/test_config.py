@@ -1,16 +1,17 @@
-"""A bad setting stops the start with one line that names it; what the server is started with."""
+"""A bad setting stops the start with one line that names it; what a start leads to."""
 
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from servers import disconnect, flask
 
 from app import create_app
-from config import SETTINGS
-from models.base import db
+from config import SettingsSchema
+from models.database import db
 
+SETTINGS = SettingsSchema().fields
 BAD = {
     "DATABASE_URL": "mysql://x",
     "LATCHKEY_BIND": "nowhere",
@@ -31,8 +32,7 @@ def test_a_bad_value_is_named(name):
         ("DATABASE_URL", "sqlite:///:memory:"),
         ("DATABASE_URL", "postgresql://u@h:abc/d"),
         ("DATABASE_URL", "postgresql://[::1/d"),
-        ("LATCHKEY_VERIFY_DATABASE_URL", "postgresql://h:65536/d"),
-        ("LATCHKEY_VERIFY_DATABASE_URL", "postgresql://h/d"),  # beside SQLite
+        ("DATABASE_URL", "postgresql://h:65536/d"),
         ("LATCHKEY_BIND", "127.0.0.1:65536"),
     ],
 )
@@ -41,24 +41,30 @@ def test_a_bad_address_is_named(name, value):
         create_app({name: value})
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_every_spelling_of_postgresql_is_taken(scheme):
-    app = create_app({"DATABASE_URL": f"{scheme}://u@h/d", "LATCHKEY_TRUSTED_PROXIES": "1"})
-    assert app.config["SQLALCHEMY_BINDS"][None]["url"] == "postgresql+psycopg://u@h/d"
+def test_every_spelling_of_postgresql_is_taken(migrated_app, database_url, scheme):
+    app = create_app({"DATABASE_URL": scheme + database_url.removeprefix("postgresql")})
+    assert app.test_client().get("/healthz").status_code == 200
+    with app.app_context():
+        assert db.session.scalar(db.text("SELECT count(*) FROM users")) == 3
+    disconnect(app)
 
 
-def test_the_readme_names_every_setting_and_its_default():
-    text = (Path(__file__).parent.parent / "README.md").read_text()
-    rows = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \| `?([^`|]*?)`? \|", text, re.M)
-    told = {}
-    for names, defaults in rows:
-        told |= zip(re.findall(r"\w+", names), defaults.split(", "), strict=True)
-    assert told == {name: str(row[0]) for name, row in SETTINGS.items()}
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_only_a_migration_makes_the_file(new_database_url):
+    """A wrong path is an error, not an empty database that accepts nobody."""
+    app = create_app({"DATABASE_URL": new_database_url})
+    assert app.test_client().get("/healthz").status_code == 503
+    assert not Path(new_database_url.removeprefix("sqlite:///")).exists()
+    flask(new_database_url, "db", "upgrade")
+    assert app.test_client().get("/healthz").status_code == 200
+    disconnect(app)
 
 
 @pytest.fixture
 def setting(new_database_url):
-    """synchronous_commit as the app's session finds it, by what the server or the URL says."""
+    """synchronous_commit in the app's session, by what the server or the URL says."""
 
     def found(server, query=""):
         name, query = urlsplit(new_database_url).path[1:], f"&{query}" if query else ""
@@ -77,17 +83,21 @@ def setting(new_database_url):
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("server, ours", [("off", "on"), ("remote_apply", "remote_apply")])
+@pytest.mark.parametrize(
+    "server, ours", [("off", "on"), ("remote_apply", "remote_apply")]
+)
 def test_acknowledged_is_durable_whatever_the_server_is_set_to(setting, server, ours):
     assert setting(server) == [ours] * 2
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("way", [None, "notes"])
-def test_what_a_dead_host_had_locked_is_free_after_a_minute(migrated_app, way):
-    with migrated_app.app_context(), db.engines[way].connect() as connection:
-        show = db.text("SHOW idle_in_transaction_session_timeout")
-        assert connection.scalar(show) == "1min"
+def test_what_a_dead_host_had_locked_is_free_after_a_minute(migrated_app):
+    show = "SHOW idle_in_transaction_session_timeout"
+    with migrated_app.app_context():
+        assert db.session.scalar(db.text(show)) == "1min"
+    with migrated_app.extensions["verifier"].connection() as connection:
+        [row] = connection.execute(show).fetchall()
+        assert list(row.values()) == ["1min"]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

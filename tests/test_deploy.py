@@ -25,11 +25,15 @@ from servers import PASSWORD, ROOT, free_port, program, slow_clients, wait_for
 
 from app import create_app
 from models.audit_event import AuditEvent
-from models.base import db
+from models.database import db
 
 pytestmark = pytest.mark.live
 BIN = Path(sys.executable).parent
-CLEAN = {n: v for n, v in os.environ.items() if "LATCHKEY" not in n and n not in ("PORT", "CI")}
+CLEAN = {
+    n: v
+    for n, v in os.environ.items()
+    if "LATCHKEY" not in n and n not in ("PORT", "CI")
+}
 CLEAN |= {"PATH": f"{BIN}:{os.environ['PATH']}", "LATCHKEY_BCRYPT_ROUNDS": "4"}
 
 
@@ -54,7 +58,9 @@ def behind_nginx(tmp_path):
 def session(serve, behind_nginx):
     """Alice's, at a real Latchkey behind nginx."""
     http = behind_nginx(serve(LATCHKEY_TRUSTED_PROXIES="1").url)
-    http.headers["Authorization"] = f"Bearer {log_in(http, 'alice').json()['data']['token']}"
+    http.headers["Authorization"] = (
+        f"Bearer {log_in(http, 'alice').json()['data']['token']}"
+    )
     return http
 
 
@@ -94,12 +100,19 @@ def test_no_forged_address_gets_through_nginx(behind_nginx):
 def test_behind_nginx_the_true_address_is_written_down(session, sql):
     for forged in FORGED:
         bad = {"username": "alice", "password": "wrong"}
-        assert session.post("/api/auth/login", json=bad, headers=forged).status_code == 401
+        assert (
+            session.post("/api/auth/login", json=bad, headers=forged).status_code == 401
+        )
         wanted = {"name": "script", "mode": "read", "password": PASSWORD}
-        key = session.post("/api/me/api-keys", json=wanted, headers=forged).json()["data"]
+        key = session.post("/api/me/api-keys", json=wanted, headers=forged).json()[
+            "data"
+        ]
         bearer = {"Authorization": f"Bearer {key['token']}", **forged}
         assert session.get("/verify", headers=bearer).headers["X-User-Name"] == "alice"
-        assert session.delete(f"/api/me/api-keys/{key['id']}", headers=forged).status_code == 200
+        assert (
+            session.delete(f"/api/me/api-keys/{key['id']}", headers=forged).status_code
+            == 200
+        )
         assert session.get("/verify", headers=bearer).status_code == 401
     told = sql("SELECT event, ip FROM audit_events ORDER BY id")
     events = ["login_failed", "created", "revoked", "auth_failed"]
@@ -113,7 +126,11 @@ def test_behind_nginx_a_strange_id_is_one_more_unknown_key(session):
         assert answer.status_code == 404, strange
         error = {"key": "id", "message": "not_found", "value": unquote(strange)[:100]}
         data = {"type": "validation_error", "errors": [error]}
-        assert answer.json() == {"code": 404, "message": "api key not found", "data": data}
+        assert answer.json() == {
+            "code": 404,
+            "message": "api key not found",
+            "data": data,
+        }
 
 
 def test_behind_nginx_slow_clients_hold_nobody_up(session):
@@ -133,7 +150,10 @@ def test_what_nginx_refuses_itself_never_arrives(session, sql):
         (session.post("/api/auth/login", content=b"x" * 2_000_000), 413),
         (session.delete("/api/me/api-keys/%00"), 400),
     ):
-        assert (refused.status_code, refused.headers["Content-Type"]) == (status, "text/html")
+        assert (refused.status_code, refused.headers["Content-Type"]) == (
+            status,
+            "text/html",
+        )
     ours = session.post("/api/auth/login", content=b"x" * 20_000)
     assert (ours.status_code, ours.json()["code"]) == (413, 413)
     assert sql("SELECT event FROM audit_events") == []
@@ -153,12 +173,8 @@ def vm():
     """/opt/latchkey, which the service may not write to, and /var/lib/latchkey, which is its."""
     home = Path(tempfile.mkdtemp(prefix="latchkey-vm-"))
     home.chmod(0o755)
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for name in filter(None, files.split("\0")):
-        if (ROOT / name).is_file():
-            (home / "opt" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, home / "opt" / name)
+    not_needed = shutil.ignore_patterns(".*", "__pycache__", "instance")
+    shutil.copytree(ROOT, home / "opt", ignore=not_needed)
     (home / "opt/.venv").symlink_to(sys.prefix)
     (home / "state").mkdir(mode=int(setting("StateDirectoryMode"), 8))
     if os.getuid() == 0:
@@ -168,7 +184,9 @@ def vm():
 
 
 def rewritten(vm, text):
-    return text.replace("/opt/latchkey", f"{vm}/opt").replace("/var/lib/latchkey", f"{vm}/state")
+    return text.replace("/opt/latchkey", f"{vm}/opt").replace(
+        "/var/lib/latchkey", f"{vm}/state"
+    )
 
 
 def unprivileged():
@@ -177,7 +195,9 @@ def unprivileged():
         return []
     drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     same = f"import flask, re; assert re.__file__ == {re.__file__!r}"  # not another python's
-    if subprocess.run([*drop, sys.executable, "-c", same], capture_output=True).returncode:
+    if subprocess.run(
+        [*drop, sys.executable, "-c", same], capture_output=True
+    ).returncode:
         drop += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return drop
 
@@ -193,11 +213,19 @@ def test_systemd_takes_the_unit(vm):
 def test_the_unit_starts_says_that_it_is_ready_and_stops(vm):
     port, mask = free_port(), int(setting("UMask"), 8)
     environ = dict(
-        pair.split("=", 1) for pair in shlex.split(rewritten(vm, setting("Environment")))
+        pair.split("=", 1)
+        for pair in shlex.split(rewritten(vm, setting("Environment")))
     )
-    environ |= {"LATCHKEY_BIND": f"127.0.0.1:{port}", "NOTIFY_SOCKET": f"{vm}/state/notify"}
+    environ |= {
+        "LATCHKEY_BIND": f"127.0.0.1:{port}",
+        "NOTIFY_SOCKET": f"{vm}/state/notify",
+    }
     environ["WEB_CONCURRENCY"] = "1"
-    options = {"cwd": rewritten(vm, setting("WorkingDirectory")), "env": environ, "umask": mask}
+    options = {
+        "cwd": rewritten(vm, setting("WorkingDirectory")),
+        "env": environ,
+        "umask": mask,
+    }
 
     def command(name):
         return [*unprivileged(), *shlex.split(rewritten(vm, setting(name)))]
@@ -229,14 +257,27 @@ def test_the_unit_starts_says_that_it_is_ready_and_stops(vm):
 def honcho(new_database_url, tmp_path):
     """Runs one line of the Procfile as a PaaS does: port and database from the environment."""
     port, started = free_port(), []
-    environ = {**CLEAN, "DATABASE_URL": new_database_url.replace("postgresql:", "postgres:")}
+    environ = {
+        **CLEAN,
+        "DATABASE_URL": new_database_url.replace("postgresql:", "postgres:"),
+    }
     environ |= {"PORT": str(port), "WEB_CONCURRENCY": "3"}
 
     def start(line):
-        command = ["honcho", "-e", tmp_path / "none", "-f", ROOT / "Procfile", "start", line]
+        command = [
+            "honcho",
+            "-e",
+            tmp_path / "none",
+            "-f",
+            ROOT / "Procfile",
+            "start",
+            line,
+        ]
         log = tmp_path / f"{line}.log"
         with log.open("wb") as out:
-            started.append(subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out))
+            started.append(
+                subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out)
+            )
         return started[-1], log
 
     start.port = port
@@ -259,10 +300,17 @@ def test_the_procfile_migrates_serves_on_port_and_stops(honcho, new_database_url
     assert release.wait(60) == 0, log.read_text()
     web, log = honcho("web")
     answer = wait_for(f"http://127.0.0.1:{honcho.port}/healthz")
-    assert (answer.status_code, answer.json()["message"]) == (200, "ok")  # the tables are there
-    forwarded = {"X-Forwarded-For": "6.6.6.6, 192.0.2.7"}  # the router adds the last one
+    assert (answer.status_code, answer.json()["message"]) == (
+        200,
+        "ok",
+    )  # the tables are there
+    forwarded = {
+        "X-Forwarded-For": "6.6.6.6, 192.0.2.7"
+    }  # the router adds the last one
     bad = {"username": "a", "password": "wrong"}
-    httpx.post(f"http://127.0.0.1:{honcho.port}/api/auth/login", json=bad, headers=forwarded)
+    httpx.post(
+        f"http://127.0.0.1:{honcho.port}/api/auth/login", json=bad, headers=forwarded
+    )
     with create_app({"DATABASE_URL": new_database_url}).app_context():
         assert db.session.scalars(sa.select(AuditEvent.ip)).all() == ["192.0.2.7"]
         db.session.remove()
@@ -296,7 +344,9 @@ PYTHONS = {
 def dev_sh_run(home, **environ):
     shutil.copy(ROOT / "dev.sh", home)
     told = {"capture_output": True, "text": True}
-    return subprocess.run(["/bin/sh", "dev.sh", "run"], cwd=home, env=CLEAN | environ, **told)
+    return subprocess.run(
+        ["/bin/sh", "dev.sh", "run"], cwd=home, env=CLEAN | environ, **told
+    )
 
 
 @pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS)
@@ -304,16 +354,24 @@ def test_what_is_missing_is_said_in_one_line_with_its_package(tmp_path, python):
     (tmp_path / "python3").write_text(f"#!/bin/sh\n{python}\n")
     (tmp_path / "python3").chmod(0o755)
     ran = dev_sh_run(tmp_path, PATH=f"{tmp_path}:/usr/bin:/bin")
-    told = "latchkey needs python3 3.11 or newer with venv: apt-get install python3-venv\n"
+    told = (
+        "latchkey needs python3 3.11 or newer with venv: apt-get install python3-venv\n"
+    )
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", told)
     assert not (tmp_path / ".venv").exists()
 
 
-def test_an_installation_that_was_cut_short_is_made_again_and_one_that_fails_ends_it(tmp_path):
+def test_an_installation_that_was_cut_short_is_made_again_and_one_that_fails_ends_it(
+    tmp_path,
+):
     (tmp_path / "requirements.txt").write_text("-r nowhere.txt\n")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / ".venv"], check=True)
     for script in (tmp_path / ".venv/bin").glob("pip*"):
         script.unlink()  # its package is there: ensurepip alone would make none
     ran = dev_sh_run(tmp_path, PYTHON=sys.executable)
     assert (tmp_path / ".venv/bin/pip").exists()
-    assert ran.returncode == 1 and "nowhere.txt" in ran.stderr and "flask" not in ran.stderr
+    assert (
+        ran.returncode == 1
+        and "nowhere.txt" in ran.stderr
+        and "flask" not in ran.stderr
+    )

@@ -37,8 +37,12 @@ def small_disk(tmp_path):
     where.mkdir()
     sudo = ["sudo", "-n"] if user else []
     mount = ["mount", "-t", "tmpfs", "-o", f"size=1m,uid={user}", "tmpfs", where]
-    if (user and not shutil.which("sudo")) or subprocess.run([*sudo, *mount]).returncode:
-        lacking("the right to mount a tmpfs: run as root, or with a sudo that does not ask")
+    if (user and not shutil.which("sudo")) or subprocess.run(
+        [*sudo, *mount]
+    ).returncode:
+        lacking(
+            "the right to mount a tmpfs: run as root, or with a sudo that does not ask"
+        )
     yield where
     subprocess.run([*sudo, "umount", "-l", where], check=True)
 
@@ -64,16 +68,25 @@ def start(tmp_path):
 @pytest.fixture
 def other_writer(tmp_path):
     """A connection of another program, which can hold SQLite's lock."""
-    with closing(sqlite3.connect(tmp_path / "latchkey.db", isolation_level=None)) as connection:
+    with closing(
+        sqlite3.connect(tmp_path / "latchkey.db", isolation_level=None)
+    ) as connection:
         yield connection
 
 
-def test_while_another_writer_holds_sqlite_keys_verify_and_revoking_says_503(start, other_writer):
+def test_while_another_writer_holds_sqlite_keys_verify_and_revoking_says_503(
+    start, other_writer
+):
     server, session, key = start()
-    verify, address = f"{server.url}/verify", f"{server.url}/api/me/api-keys/{key['id']}"
+    verify, address = (
+        f"{server.url}/verify",
+        f"{server.url}/api/me/api-keys/{key['id']}",
+    )
     other_writer.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
-    codes = [httpx.get(verify, headers=bearer(key["token"])).status_code for _ in range(3)]
+    codes = [
+        httpx.get(verify, headers=bearer(key["token"])).status_code for _ in range(3)
+    ]
     assert codes == [200] * 3
     assert time.monotonic() - began < 3
     began = time.monotonic()
@@ -101,7 +114,9 @@ def test_a_queue_of_writers_holds_no_verification_up(start, other_writer):
     with ThreadPoolExecutor(10) as pool:
         queue, verified = [pool.submit(revoke, n) for n in range(10)], []
         while not all(each.done() for each in queue):
-            answer = httpx.get(f"{server.url}/verify", headers=bearer(key["token"]), timeout=5)
+            answer = httpx.get(
+                f"{server.url}/verify", headers=bearer(key["token"]), timeout=5
+            )
             verified.append(answer.status_code)
             time.sleep(0.05)
     assert [each.result() for each in queue] == [(503, "1", BUSY)] * 10
@@ -112,7 +127,10 @@ def test_a_queue_of_writers_holds_no_verification_up(start, other_writer):
 
 def test_on_a_full_disk_keys_verify_and_revoking_changes_nothing(small_disk, start):
     server, session, key = start(small_disk)
-    verify, address = f"{server.url}/verify", f"{server.url}/api/me/api-keys/{key['id']}"
+    verify, address = (
+        f"{server.url}/verify",
+        f"{server.url}/api/me/api-keys/{key['id']}",
+    )
     with (small_disk / "full").open("wb", buffering=0) as filler:
         try:
             while True:
@@ -120,7 +138,11 @@ def test_on_a_full_disk_keys_verify_and_revoking_changes_nothing(small_disk, sta
         except OSError:
             pass
     answer = httpx.delete(address, headers=bearer(session), timeout=30)
-    assert answer.json() == {"code": 500, "message": "internal server error", "data": {}}
+    assert answer.json() == {
+        "code": 500,
+        "message": "internal server error",
+        "data": {},
+    }
     assert httpx.get(verify, headers=bearer(key["token"])).status_code == 200
     (small_disk / "full").unlink()
     assert httpx.delete(address, headers=bearer(session)).status_code == 200
@@ -130,8 +152,14 @@ def test_on_a_full_disk_keys_verify_and_revoking_changes_nothing(small_disk, sta
 def test_a_writer_waits_its_turn_and_a_reader_does_not(start, tmp_path):
     """On SQLite writers queue by flock."""
     server, session, key = start()
-    verify, address = f"{server.url}/verify", f"{server.url}/api/me/api-keys/{key['id']}"
-    mine, his = {"headers": bearer(session), "timeout": 0.5}, {"headers": bearer(key["token"])}
+    verify, address = (
+        f"{server.url}/verify",
+        f"{server.url}/api/me/api-keys/{key['id']}",
+    )
+    mine, his = (
+        {"headers": bearer(session), "timeout": 0.5},
+        {"headers": bearer(key["token"])},
+    )
     with (tmp_path / "latchkey.db-turn").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         assert httpx.get(verify, **his).status_code == 200
@@ -171,7 +199,10 @@ def test_a_command_run_as_root_leaves_no_file_that_stops_a_revocation(as_nobody)
     as_nobody(home, *(file for file in home.iterdir() if file != turn))
     service = create_app({"DATABASE_URL": url})
     address = f"/api/me/api-keys/{key['id']}"
-    assert service.test_client().delete(address, headers=bearer(alice.token)).status_code == 200
+    assert (
+        service.test_client().delete(address, headers=bearer(alice.token)).status_code
+        == 200
+    )
     disconnect(service)
     shutil.rmtree(home)
 
@@ -197,4 +228,6 @@ def test_the_answer_to_a_revocation_follows_the_sync_to_the_disk(start, tmp_path
     told = trace.read_text()
     asked = told.index("DELETE /api/me/api-keys/")
     answered = told.index('"HTTP/1.1 200', asked)
-    assert re.search(r"f(data)?sync(\(\d+\)| resumed>.*\)) += 0", told[asked:answered]), told
+    assert re.search(
+        r"f(data)?sync(\(\d+\)| resumed>.*\)) += 0", told[asked:answered]
+    ), told

@@ -36,8 +36,15 @@ class Echo(BaseHTTPRequestHandler):
         if self.headers.get_all("Upgrade") == ["websocket"]:
             return self.tunnel()
         body = self.body()
-        told = {"method": self.command, "path": self.path, "body": body[:99], "size": len(body)}
-        shown = json.dumps(told | {"headers": [list(pair) for pair in self.headers.items()]})
+        told = {
+            "method": self.command,
+            "path": self.path,
+            "body": body[:99],
+            "size": len(body),
+        }
+        shown = json.dumps(
+            told | {"headers": [list(pair) for pair in self.headers.items()]}
+        )
         self.send_response(200)
         self.send_header("Content-Length", str(len(shown)))
         self.end_headers()
@@ -46,7 +53,9 @@ class Echo(BaseHTTPRequestHandler):
 
     def body(self):
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            return self.rfile.read(
+                int(self.headers.get("Content-Length") or 0)
+            ).decode()
         chunks = b""
         while size := int(self.rfile.readline(), 16):
             chunks += self.rfile.read(size)
@@ -126,7 +135,10 @@ TOLD = {
     403: {"code": 403, "message": "insufficient permissions", "data": {}},
     503: {"code": 503, "message": "service unavailable", "data": {}},
 }
-NAMED = {"traefik.yml": "latchkey.yml", "traefik-static.yml": "traefik.yml"}  # as they say
+NAMED = {
+    "traefik.yml": "latchkey.yml",
+    "traefik-static.yml": "traefik.yml",
+}  # as they say
 
 
 @contextmanager
@@ -150,7 +162,9 @@ def started(name, home, latchkey, service):
         (home / NAMED.get(file, file)).write_text(text)
     environ = {**os.environ, "HOME": str(home)}
     with (home / "log").open("w") as log:
-        process = subprocess.Popen(command(home, port), env=environ, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command(home, port), env=environ, stdout=log, stderr=log
+        )
         # From an address that is not the gateway's own: the true one can be told from it.
         there = httpx.HTTPTransport(local_address="127.0.0.2")
         url = f"http://127.0.0.1:{port}"
@@ -221,7 +235,11 @@ def test_a_good_key_arrives_as_an_identity_and_its_token_does_not(gateway, alice
     for method in ("GET", "POST", "PROPFIND"):
         answer = gateway.request(method, "/a?b=c", headers=bearer(key), content=b"body")
         told = answer.json()
-        assert (told["method"], told["path"], told["body"]) == (method, "/a?b=c", "body")
+        assert (told["method"], told["path"], told["body"]) == (
+            method,
+            "/a?b=c",
+            "body",
+        )
         arrived = {name.lower(): value for name, value in told["headers"]}
         who = [key["user_id"], "alice", key["id"], "read write"]
         assert [arrived[name.lower()] for name in IDENTITY] == who
@@ -234,7 +252,11 @@ FORGED = {
     "once": [(name, "6.6.6.6") for name in IDENTITY],
     "twice": [(name.lower(), "6.6.6.6") for name in IDENTITY * 2],
     "underscores": [(name.replace("-", "_"), "6.6.6.6") for name in IDENTITY],
-    "mixed": [("X_User-Id", "6.6.6.6"), ("X-User_Id", "6.6.6.6"), ("x-KEY_scopes", "6.6.6.6")],
+    "mixed": [
+        ("X_User-Id", "6.6.6.6"),
+        ("X-User_Id", "6.6.6.6"),
+        ("x-KEY_scopes", "6.6.6.6"),
+    ],
     # PHP, CGI and others read any sign in a name as an underscore.
     "signs": [(f"X{sign}User{sign}Id", "6.6.6.6") for sign in "!#$%&'*+.^`|~"],
     "mixed signs": [("X-User.Id", "6.6.6.6"), ("X.Key-Scopes", "6.6.6.6")],
@@ -248,7 +270,9 @@ def test_what_a_client_calls_itself_never_arrives(gateway, alice, forged):
     key = alice.key()
     answer = gateway.get("/", headers=bearer(key, *forged))
     assert answer.status_code == 200 and "6.6.6.6" not in answer.text
-    arrived = [(name.lower(), value.lower()) for name, value in answer.json()["headers"]]
+    arrived = [
+        (name.lower(), value.lower()) for name, value in answer.json()["headers"]
+    ]
     names = [name for name, _ in arrived]
     assert [names.count(name.lower()) for name in IDENTITY] == [1] * 4
     assert not any("x-" in value for name, value in arrived if name == "connection")
@@ -256,8 +280,12 @@ def test_what_a_client_calls_itself_never_arrives(gateway, alice, forged):
 
 @pytest.mark.parametrize("name", GATEWAYS)
 def test_it_does_not_even_when_nobody_says_who_it_is(name, places, service):
-    with started(name, places / f"silent-{name}", service, service) as gateway:  # 200, and no more
-        answer = gateway.get("/", headers=[("Authorization", "Bearer x"), *FORGED["once"]])
+    with started(
+        name, places / f"silent-{name}", service, service
+    ) as gateway:  # 200, and no more
+        answer = gateway.get(
+            "/", headers=[("Authorization", "Bearer x"), *FORGED["once"]]
+        )
         assert answer.status_code == 200 and "6.6.6.6" not in answer.text
 
 
@@ -280,7 +308,9 @@ def test_a_read_key_does_not_write_whatever_the_client_says(gateway, alice, meth
     check_refused(answer, 403, "insufficient_scope")
 
 
-@pytest.mark.parametrize("method", ["get", "Get", "GETS", "FROBNICATE", "TRACE", "CONNECT"])
+@pytest.mark.parametrize(
+    "method", ["get", "Get", "GETS", "FROBNICATE", "TRACE", "CONNECT"]
+)
 def test_a_method_that_is_not_get_is_no_get(gateway, alice, method):
     status, body = exactly(gateway, method, "/", *bearer(alice.key()))
     assert status in (400, 403, 404, 405, 501) and "headers" not in body
@@ -298,9 +328,15 @@ def test_without_a_good_key_nobody_gets_in(gateway, alice):
     bad = [], bearer({"token": key["token"][:-1]}), bearer({"token": alice.token})
     for headers in bad:
         check_refused(gateway.get("/", headers=headers), 401, "invalid_token")
-    for path in (f"/?access_token={key['token']}", f"/?Authorization=Bearer%20{key['token']}"):
+    for path in (
+        f"/?access_token={key['token']}",
+        f"/?Authorization=Bearer%20{key['token']}",
+    ):
         check_refused(gateway.get(path), 401, "invalid_token")
-    for headers in (bearer(key, *bad[1]), [*bad[1], *bearer(key)]):  # two: neither counts
+    for headers in (
+        bearer(key, *bad[1]),
+        [*bad[1], *bearer(key)],
+    ):  # two: neither counts
         assert gateway.get("/", headers=headers).status_code in (400, 401)
 
 
@@ -323,7 +359,10 @@ def check_body(answer):
 
 def test_a_scheme_in_any_case_gets_in(gateway, alice):
     token = alice.key()["token"]
-    for header in (("authorization", f"bearer {token}"), ("AUTHORIZATION", f"BEARER {token}")):
+    for header in (
+        ("authorization", f"bearer {token}"),
+        ("AUTHORIZATION", f"BEARER {token}"),
+    ):
         assert exactly(gateway, "GET", "/", header)[0] == 200
 
 
@@ -335,14 +374,28 @@ def test_a_revoked_key_is_dead_on_the_very_next_request(gateway, alice):
         assert gateway.get("/", headers=bearer(key)).status_code == 401
 
 
-PATHS = ["/..%2fx", "/%2e%2e/x", "//x", "/a/..//b", "/a%2fb", "/%5c..%5c", "/x;y", "/%00", "/?"]
+PATHS = [
+    "/..%2fx",
+    "/%2e%2e/x",
+    "//x",
+    "/a/..//b",
+    "/a%2fb",
+    "/%5c..%5c",
+    "/x;y",
+    "/%00",
+    "/?",
+]
 
 
-@pytest.mark.parametrize("path", [*PATHS, "/_latchkey", "/verify", "http://other/x", "*"])
+@pytest.mark.parametrize(
+    "path", [*PATHS, "/_latchkey", "/verify", "http://other/x", "*"]
+)
 def test_no_path_goes_around_the_check(gateway, alice, path):
     status, body = exactly(gateway, "GET", path)
     assert status in (400, 401, 404) and "headers" not in body
-    status, body = exactly(gateway, "POST", path, *bearer(alice.key()), ("Content-Length", "0"))
+    status, body = exactly(
+        gateway, "POST", path, *bearer(alice.key()), ("Content-Length", "0")
+    )
     assert status in (400, 403, 404) and "headers" not in body
 
 
@@ -354,14 +407,22 @@ def test_a_body_in_chunks_arrives(gateway, alice):
 
 def test_a_large_body_arrives(gateway, alice):
     key, body = alice.key(mode="write"), "x" * 2_000_000
-    assert gateway.post("/", headers=bearer(key), content=body).json()["size"] == 2_000_000
+    assert (
+        gateway.post("/", headers=bearer(key), content=body).json()["size"] == 2_000_000
+    )
 
 
 def upgrade(gateway, key, protocol):
     """Status, and the answer to hello through the tunnel, or else the body."""
     connection = HTTPConnection("127.0.0.1", gateway.port, timeout=10)
-    headers = {"Connection": "Upgrade", "Upgrade": protocol, "Sec-WebSocket-Version": "13"}
-    headers["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="  # with its answer: RFC 6455, 1.3
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": protocol,
+        "Sec-WebSocket-Version": "13",
+    }
+    headers["Sec-WebSocket-Key"] = (
+        "dGhlIHNhbXBsZSBub25jZQ=="  # with its answer: RFC 6455, 1.3
+    )
     connection.request("GET", "/", headers={**dict(bearer(key)), **headers})
     with closing(connection), connection.getresponse() as answer:
         if answer.status != 101:
@@ -375,9 +436,19 @@ def test_a_websocket_opens_for_a_good_key_and_no_other_tunnel_does(gateway, alic
     assert upgrade(gateway, key, "websocket") == (101, b"HELLO\n")
     assert upgrade(gateway, {"token": "x"}, "websocket")[0] == 401
     # h2c: the service would then take further requests that nobody asks about.
-    for protocols in (["h2c"], ["h2c, websocket"], ["websocket, h2c"], ["h2c", "websocket"]):
-        headers = [("Connection", "Upgrade"), *(("Upgrade", name) for name in protocols)]
-        assert "h2c" not in exactly(gateway, "GET", "/", *bearer(key, *headers))[1], protocols
+    for protocols in (
+        ["h2c"],
+        ["h2c, websocket"],
+        ["websocket, h2c"],
+        ["h2c", "websocket"],
+    ):
+        headers = [
+            ("Connection", "Upgrade"),
+            *(("Upgrade", name) for name in protocols),
+        ]
+        assert "h2c" not in exactly(gateway, "GET", "/", *bearer(key, *headers))[1], (
+            protocols
+        )
 
 
 def test_latchkey_writes_down_where_the_client_is(gateway, alice):
@@ -404,13 +475,17 @@ def test_while_latchkey_hangs_or_is_down_nobody_gets_in(app, alice, places, serv
         own = Server(url, places / "down.log", WEB_CONCURRENCY="1")
         stack.callback(own.stop)
         gateways = [
-            stack.enter_context(started(name, places / f"down-{name}", own.port, service))
+            stack.enter_context(
+                started(name, places / f"down-{name}", own.port, service)
+            )
             for name in GATEWAYS
         ]
         in_time = [http for http in gateways if http.name != "traefik"]  # it waits 30 s
 
         def ask(those):
-            return list(pool.map(lambda http: http.get("/", headers=bearer(key)), those))
+            return list(
+                pool.map(lambda http: http.get("/", headers=bearer(key)), those)
+            )
 
         assert [answer.status_code for answer in ask(gateways)] == [200] * len(GATEWAYS)
         master = psutil.Process(own.process.pid)
@@ -437,14 +512,19 @@ def test_nginx_limits_a_key_and_not_its_neighbour(places, latchkey, service, ali
         ExitStack() as stack,
     ):
         address = ("127.0.0.1", gateway.port)
-        wires = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(180)]
+        wires = [
+            stack.enter_context(socket.create_connection(address, 20))
+            for _ in range(180)
+        ]
         for wire in wires:
             wire.sendall(request)
         answers = [wire.makefile("rb").read() for wire in wires]
         limited = [answer for answer in answers if answer.split()[1] == b"429"]
         told = b'\r\n\r\n{"code":429,"message":"too many requests","data":{}}'
         assert limited and all(answer.endswith(told) for answer in limited)
-        assert all(b"Content-Type: application/json\r\n" in answer for answer in limited)
+        assert all(
+            b"Content-Type: application/json\r\n" in answer for answer in limited
+        )
         assert {answer.split()[1] for answer in answers} == {b"401", b"429"}
         assert gateway.get("/", headers=bearer(alice.key())).status_code == 200
         assert "Bearer" not in gateway.log.read_text()

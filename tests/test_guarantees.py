@@ -10,7 +10,7 @@ from servers import ROOT, Postgres, Server, disconnect, prepared
 
 from app import create_app
 from bench import crash, revocation
-from models.base import db
+from models.database import db
 
 pytestmark = pytest.mark.live
 DELETE = "DELETE /api/me/api-keys/{id}"
@@ -73,7 +73,11 @@ def test_keys_are_verified_on_the_standby_and_none_is_revoked_without_it(
 ):
     server = verifying_on_the_standby("remote_apply")
     (person,) = revocation.people(primary_app, 1)
-    verify = {"url": f"{server.url}/verify", "headers": bearer(person.key), "timeout": 2}
+    verify = {
+        "url": f"{server.url}/verify",
+        "headers": bearer(person.key),
+        "timeout": 2,
+    }
     with httpx.Client(base_url=server.url, headers=bearer(person.session)) as owner:
         assert httpx.get(**verify).status_code == 200
         with standby.stopped():
@@ -82,7 +86,10 @@ def test_keys_are_verified_on_the_standby_and_none_is_revoked_without_it(
             assert owner.get("/api/me").status_code == 200  # the primary is there
             with pytest.raises(httpx.ReadTimeout):  # an answer would promise too much
                 owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=1)
-        assert owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=30).status_code == 200
+        assert (
+            owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=30).status_code
+            == 200
+        )
         assert httpx.get(**verify).status_code == 401
 
 
@@ -123,7 +130,9 @@ def test_a_primary_that_hangs_holds_up_no_verification_on_the_standby(
     """One note of use waits for it; from then on it is known to hang."""
     server = verifying_on_the_standby("remote_apply")
     known, noted, *others = revocation.people(primary_app, 5)
-    with httpx.Client(base_url=server.url) as gateway:  # one connection, and so one worker
+    with httpx.Client(
+        base_url=server.url
+    ) as gateway:  # one connection, and so one worker
         assert gateway.get("/verify", headers=bearer(known.key)).status_code == 200
         with primary.frozen():
             told = gateway.get("/verify", headers=bearer(noted.key), timeout=2)
@@ -158,7 +167,10 @@ def test_a_retry_after_a_crash_of_the_primary_promises_no_more_than_the_first_tr
                     owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=2)
                 with primary.stopped():
                     pass
-        assert owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=30).status_code == 200
+        assert (
+            owner.delete(f"/api/me/api-keys/{person.key_id}", timeout=30).status_code
+            == 200
+        )
         assert httpx.get(**verify).status_code == 401
 
 
@@ -194,7 +206,13 @@ def test_nothing_is_lost_that_was_answered_before_postgresql_died(postgres, tmp_
 
 FINE = {"rounds": 1000, "verifications": 100_000, "after": 40_000, "stale": 0, "odd": 0}
 FINE |= {"wrongly_refused": 0, "least": 20}
-BAD = {"stale": 1, "odd": 1, "wrongly_refused": 1, "least": 1.9, "verifications": 99_999}
+BAD = {
+    "stale": 1,
+    "odd": 1,
+    "wrongly_refused": 1,
+    "least": 1.9,
+    "verifications": 99_999,
+}
 BAD |= {"after": 999}
 
 

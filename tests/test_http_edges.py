@@ -1,4 +1,4 @@
-"""What clients really send: headers twice, bodies that never come, strange addresses."""
+"""What clients really send: headers twice, half a body, strange addresses."""
 
 import json
 import socket
@@ -18,13 +18,18 @@ def server(migrated_app, database_url, tmp_path_factory):
 
 @pytest.fixture
 def send(server):
-    """Send these very bytes; status and body of the answer, which has two seconds to come."""
+    """Send these bytes; status and body of the answer, which has two seconds."""
 
     def ask(method, target, *headers, body=b""):
         start = [f"{method} {target} HTTP/1.1", "Host: latchkey", "Connection: close"]
-        with socket.create_connection(("127.0.0.1", server.port), timeout=2) as connection:
-            with suppress(ConnectionError):  # the answer may come before all of the body is sent
-                connection.sendall("\r\n".join([*start, *headers, "", ""]).encode() + body)
+        with socket.create_connection(
+            ("127.0.0.1", server.port), timeout=2
+        ) as connection:
+            # The answer may come before all of the body is sent.
+            with suppress(ConnectionError):
+                connection.sendall(
+                    "\r\n".join([*start, *headers, "", ""]).encode() + body
+                )
             with HTTPResponse(connection, method=method) as answer:
                 answer.begin()
                 return answer.status, answer.read()
@@ -84,11 +89,15 @@ CHUNKED, WAIT = "Transfer-Encoding: chunked", "Expect: 100-continue"
         pytest.param("HEAD", [], b"", id="HEAD"),
         pytest.param("BREW", [], b"", id="unknown method"),
         pytest.param("POST", [JSON, LENGTH.format(0)], b"", id="empty JSON"),
-        pytest.param("POST", [JSON, LENGTH.format(1 << 20)], b"{" * (1 << 20), id="1 MB"),
+        pytest.param(
+            "POST", [JSON, LENGTH.format(1 << 20)], b"{" * (1 << 20), id="1 MB"
+        ),
         pytest.param("POST", [JSON, CHUNKED], b"5\r\nhello\r\n0\r\n\r\n", id="chunked"),
         pytest.param("POST", [JSON, CHUNKED], b"5\r\nhe", id="half a chunk"),
         pytest.param("POST", [LENGTH.format(5)], b"", id="body never comes"),
-        pytest.param("POST", [LENGTH.format(5), WAIT], b"", id="expects 100, body never comes"),
+        pytest.param(
+            "POST", [LENGTH.format(5), WAIT], b"", id="expects 100, body never comes"
+        ),
     ],
 )
 def test_verify_answers_without_the_body(send, token, method, headers, body):
@@ -114,12 +123,20 @@ def test_verify_answers_without_the_body(send, token, method, headers, body):
 )
 def test_strange_ids_get_the_one_404(send, alice, sent, shown):
     alice.key()
-    check_not_found(send("DELETE", f"/api/me/api-keys/{sent}", GOOD.format(alice.token)), shown)
+    check_not_found(
+        send("DELETE", f"/api/me/api-keys/{sent}", GOOD.format(alice.token)), shown
+    )
 
 
-def test_the_id_of_somebody_else_or_with_more_around_it_is_not_found(send, alice, bob, sql):
+def test_the_id_of_somebody_else_or_with_more_around_it_is_not_found(
+    send, alice, bob, sql
+):
     mine, his = alice.key()["id"], bob.key()["id"]
-    for sent, shown in ((his, his), (mine + "/", mine + "/"), (mine + "%20", mine + " ")):
+    for sent, shown in (
+        (his, his),
+        (mine + "/", mine + "/"),
+        (mine + "%20", mine + " "),
+    ):
         answer = send("DELETE", f"/api/me/api-keys/{sent}", GOOD.format(alice.token))
         check_not_found(answer, shown)
     assert sql("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == [(2,)]
@@ -154,7 +171,9 @@ def chunk(body):
 TOO_LARGE = {"code": 413, "message": "request entity too large", "data": {}}
 
 
-def test_a_chunked_form_over_16_kib_tells_nothing_and_kills_nothing(send, alice, bob, verify):
+def test_a_chunked_form_over_16_kib_tells_nothing_and_kills_nothing(
+    send, alice, bob, verify
+):
     token, service = alice.key()["token"], bob.key()
     who = f"client_id={service['key_public']}&client_secret={service['token']}"
     form = f"token={token}&{who}&more=".encode()
@@ -163,7 +182,8 @@ def test_a_chunked_form_over_16_kib_tells_nothing_and_kills_nothing(send, alice,
         status, told = send(*address, body=chunk(form.ljust(16 * 1024, b"x") + b"x"))
         assert (status, json.loads(told)) == (413, TOO_LARGE)
         assert verify(token).status_code == 200
-        status, told = send(*address, body=chunk(form))  # of a good size it does what it says
+        # Of a good size it does what it says.
+        status, told = send(*address, body=chunk(form))
         assert status == 200 and good in told
     assert verify(token).status_code == 401
 

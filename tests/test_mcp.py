@@ -1,13 +1,15 @@
-"""The MCP server on the wire: both eras of the protocol on one URL, and what each refuses."""
+"""The MCP server on the wire: both eras of the protocol, and what each refuses."""
 
 import base64
+import time
 
 import pytest
 
 META = "io.modelcontextprotocol/"
 MODERN = "2026-07-28"
 ME = {f"{META}protocolVersion": MODERN, f"{META}clientCapabilities": {}}
-HANDSHAKE = ["2025-11-25", "2025-06-18", "2025-03-26"]
+HANDSHAKE = ["2025-11-25", "2025-06-18"]
+BATCHES = "2025-03-26"  # a revision whose servers have to take batches
 TOOLS = ["list_endpoints", "search_docs", "get_endpoint"]
 
 
@@ -24,10 +26,17 @@ def post(app):
 @pytest.fixture
 def modern(post):
     def send(method, meta=ME, headers=(), **params):
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
+        body = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": method,
+            "params": {**params, "_meta": meta},
+        }
         named = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
         named |= {"Mcp-Name": params["name"]} if "name" in params else {}
-        return post(body, **{n: v for n, v in (named | dict(headers)).items() if v is not None})
+        return post(
+            body, **{n: v for n, v in (named | dict(headers)).items() if v is not None}
+        )
 
     return send
 
@@ -52,7 +61,11 @@ def text(answer):
 
 
 def test_it_works(modern, legacy):
-    for answer in (modern("tools/list"), legacy("tools/list"), legacy("tools/list", version=None)):
+    for answer in (
+        modern("tools/list"),
+        legacy("tools/list"),
+        legacy("tools/list", version=None),
+    ):
         assert answer.status_code == 200 and answer.content_type == "application/json"
         assert [tool["name"] for tool in answer.json["result"]["tools"]] == TOOLS
 
@@ -78,7 +91,9 @@ def test_discover_names_every_version(modern):
 
 @pytest.mark.parametrize("version", HANDSHAKE)
 def test_the_handshake_agrees_on_the_version_of_the_client(legacy, version):
-    result = legacy("initialize", version=None, protocolVersion=version, capabilities={}).json
+    result = legacy(
+        "initialize", version=None, protocolVersion=version, capabilities={}
+    ).json
     assert result["id"] == "a"
     assert result["result"]["protocolVersion"] == version
     assert result["result"]["capabilities"] == {"tools": {}}
@@ -87,12 +102,15 @@ def test_the_handshake_agrees_on_the_version_of_the_client(legacy, version):
     assert called.keys() == {"tools"}
 
 
-def test_the_handshake_offers_the_newest_to_a_client_of_an_unknown_version(legacy):
-    result = legacy("initialize", version=None, protocolVersion="2024-11-05").json["result"]
+@pytest.mark.parametrize("version", ["2024-11-05", BATCHES, None, 7, ["2025-11-25"]])
+def test_the_handshake_offers_the_newest_to_a_client_of_an_unknown_version(
+    legacy, version
+):
+    result = legacy("initialize", version=None, protocolVersion=version).json["result"]
     assert result["protocolVersion"] == "2025-11-25"
 
 
-# --- the tools --------------------------------------------------------------------------------
+# --- the tools ----------------------------------------------------------------------
 
 
 def test_list_endpoints_lists_all(app, modern):
@@ -115,7 +133,11 @@ def test_list_endpoints_lists_all(app, modern):
 )
 def test_get_endpoint_is_the_markdown_page(app, modern, path):
     said = text(
-        modern("tools/call", name="get_endpoint", arguments={"method": "delete", "path": path})
+        modern(
+            "tools/call",
+            name="get_endpoint",
+            arguments={"method": "delete", "path": path},
+        )
     )
     assert said == (app.test_client().get("/docs/revoke-key.md").text, False)
 
@@ -123,20 +145,32 @@ def test_get_endpoint_is_the_markdown_page(app, modern, path):
 @pytest.mark.parametrize(
     ("query", "first"),
     [
+        ("revoke an API key", "- DELETE /api/me/api-keys/{id}: "),
+        ("REVOKE a key", "- DELETE /api/me/api-keys/{id}: "),
+        ("how do I revoke an api key?", "- DELETE /api/me/api-keys/{id}: "),
+        ("create an API key", "- POST /api/me/api-keys: "),
+        ("list api keys", "- GET /api/me/api-keys: "),
+        ("verify an API key", "- GET /verify: "),
         ("revoke all keys", "- DELETE /api/me/api-keys: "),
+        ("sign in", "- POST /api/auth/login: "),
+        ("delete key", "- DELETE /api/me/api-keys/{id}: "),
         ("audit events", "- GET /api/me/api-keys/audit: "),
         ("introspect", "- POST /oauth/introspect: "),
         ("X-Key-Scopes", "- GET /verify: "),
     ],
 )
 def test_search_finds_the_page(modern, query, first):
-    said, failed = text(modern("tools/call", name="search_docs", arguments={"query": query}))
+    said, failed = text(
+        modern("tools/call", name="search_docs", arguments={"query": query})
+    )
     assert said.startswith(first) and not failed
     assert len(said.splitlines()) <= 5
 
 
 def test_search_says_when_there_is_nothing(legacy):
-    said, failed = text(legacy("tools/call", name="search_docs", arguments={"query": "zebra"}))
+    said, failed = text(
+        legacy("tools/call", name="search_docs", arguments={"query": "zebra"})
+    )
     assert said.startswith("Nothing found.") and not failed
 
 
@@ -153,18 +187,25 @@ def test_search_says_when_there_is_nothing(legacy):
 )
 def test_a_wrong_argument_is_a_result_that_the_model_can_read(modern, name, arguments):
     said, failed = text(modern("tools/call", name=name, arguments=arguments))
-    assert said.startswith("There is no such endpoint, or the arguments are not these:") and failed
-    (tool,) = (t for t in modern("tools/list").json["result"]["tools"] if t["name"] == name)
+    assert (
+        said.startswith("There is no such endpoint, or the arguments are not these:")
+        and failed
+    )
+    (tool,) = (
+        t for t in modern("tools/list").json["result"]["tools"] if t["name"] == name
+    )
     assert f"{name} takes {' and '.join(tool['inputSchema']['required'])}" in said
 
 
 def test_an_argument_too_many_does_no_harm(modern):
     """Models like to fill in something where a tool takes nothing."""
-    said, failed = text(modern("tools/call", name="list_endpoints", arguments={"reason": "x"}))
+    said, failed = text(
+        modern("tools/call", name="list_endpoints", arguments={"reason": "x"})
+    )
     assert said.startswith("# Latchkey API") and not failed
 
 
-# --- refusals ---------------------------------------------------------------------------------
+# --- refusals -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,14 +219,19 @@ def test_an_argument_too_many_does_no_harm(modern):
     ],
 )
 @pytest.mark.parametrize("version", [*HANDSHAKE, None])
-def test_an_error_reaches_a_handshake_client_in_http_200(legacy, method, params, code, version):
+def test_an_error_reaches_a_handshake_client_in_http_200(
+    legacy, method, params, code, version
+):
     answer = legacy(method, version=version, **params)
     assert error(answer) == (200, code)
     assert answer.json["id"] == "a"
 
 
 def test_params_that_are_no_object_reach_a_handshake_client_in_http_200(post):
-    assert error(post({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": []})) == (200, -32602)
+    assert error(post({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": []})) == (
+        200,
+        -32602,
+    )
 
 
 @pytest.mark.parametrize("method", ["nope", "initialize", "ping", "resources/list"])
@@ -194,7 +240,9 @@ def test_a_modern_client_gets_404_for_a_method_that_is_not_there(modern, method)
 
 
 def test_a_method_that_is_not_there_may_name_a_resource(modern):
-    answer = modern("resources/read", headers={"Mcp-Name": "file:///a"}, uri="file:///a")
+    answer = modern(
+        "resources/read", headers={"Mcp-Name": "file:///a"}, uri="file:///a"
+    )
     assert error(answer) == (404, -32601)
 
 
@@ -219,14 +267,19 @@ def test_a_modern_client_gets_400_for_a_tool_that_is_not_there(modern):
     ids=str,
 )
 def test_headers_must_equal_the_body(modern, headers):
-    assert error(modern("tools/call", name="list_endpoints", headers=headers)) == (400, -32020)
+    assert error(modern("tools/call", name="list_endpoints", headers=headers)) == (
+        400,
+        -32020,
+    )
 
 
 def test_a_name_may_come_in_base64(modern):
     encoded = f"=?base64?{base64.b64encode(b'list_endpoints').decode()}?="
     assert (
         "error"
-        not in modern("tools/call", name="list_endpoints", headers={"Mcp-Name": encoded}).json
+        not in modern(
+            "tools/call", name="list_endpoints", headers={"Mcp-Name": encoded}
+        ).json
     )
 
 
@@ -251,8 +304,12 @@ def test_a_version_that_no_request_can_state_is_refused(modern, version):
     }
 
 
-def test_an_unknown_version_in_the_header_alone_is_refused(legacy):
-    assert error(legacy("tools/list", version="2024-11-05")) == (400, -32022)
+@pytest.mark.parametrize("version", ["2024-11-05", BATCHES, ""])
+def test_an_unknown_version_in_the_header_alone_is_refused(post, version):
+    body = {"jsonrpc": "2.0", "id": "a", "method": "tools/list"}
+    answer = post(body, MCP_Protocol_Version=version)
+    assert error(answer) == (400, -32022)
+    assert answer.json["error"]["data"]["requested"] == version
 
 
 @pytest.mark.parametrize(
@@ -278,6 +335,9 @@ def test_a_modern_request_says_its_version_and_capabilities(modern, meta):
         (b"{", -32700),
         (b"\xff", -32700),
         (b"[" * 16_000, -32700),
+        (b"[" * 500 + b"]" * 500, -32600),
+        (b"[" + b"{}," * 500 + b"1]", -32700),
+        (b'{"jsonrpc": "2.0", "method": "ping", "id": ' + b"9" * 5000 + b"}", -32700),
         ([], -32600),
         ([{"jsonrpc": "2.0", "id": 1, "method": "ping"}], -32600),
         ("text", -32600),
@@ -303,7 +363,20 @@ def test_a_body_over_16_kib_is_refused(post):
     assert error(post(b" " * (16 * 1024 + 1))) == (413, -32700)
 
 
-@pytest.mark.parametrize("method", ["notifications/initialized", "notifications/cancelled", "nope"])
+def test_a_compressed_body_is_refused(post):
+    assert error(post(b"{}", Content_Encoding="gzip")) == (415, -32700)
+
+
+@pytest.mark.parametrize("name", [None, 7, {}, [["list_endpoints"]], "x" * 10_000])
+def test_a_name_may_be_anything_and_costs_no_error_of_ours(legacy, modern, name):
+    assert error(legacy("tools/call", name=name)) == (200, -32602)
+    answer = modern("tools/call", headers={"Mcp-Name": "list_endpoints"}, name=name)
+    assert error(answer) == (400, -32020)
+
+
+@pytest.mark.parametrize(
+    "method", ["notifications/initialized", "notifications/cancelled", "nope"]
+)
 def test_a_notification_gets_202_and_nothing(post, method):
     answer = post({"jsonrpc": "2.0", "method": method})
     assert (answer.status_code, answer.data) == (202, b"")
@@ -334,7 +407,7 @@ def test_there_is_no_stream_and_no_session(app, method):
 )
 @pytest.mark.parametrize("host", ["localhost", "evil.example"])
 def test_an_origin_is_local_or_configured(app, monkeypatch, origin, allowed, host):
-    """Whatever the Host: after DNS rebinding it is the attacker's, and so is the Origin."""
+    """Whatever the Host: after DNS rebinding it is the attacker's, as is the Origin."""
     monkeypatch.setitem(app.config, "LATCHKEY_PUBLIC_URL", "https://keys.example.org")
     ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
     answer = app.test_client().post(
@@ -342,3 +415,50 @@ def test_an_origin_is_local_or_configured(app, monkeypatch, origin, allowed, hos
     )
     assert answer.status_code == (200 if allowed else 403)
     assert ("error" in answer.json) != allowed
+
+
+# --- what it costs ------------------------------------------------------------------
+
+
+def search_for(query):
+    arguments = {"name": "search_docs", "arguments": {"query": query}}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": arguments}
+
+
+COSTLY = {
+    "many words": search_for("ab " * 5_400),
+    "words that are nowhere": search_for("ee{ st! re! in! on! te! an! er! ti! es!"),
+    "two long words": search_for(f"{'e' * 8_000} {'t' * 8_000}"),
+    "a long path": {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {
+            "name": "get_endpoint",
+            "arguments": {"method": "DELETE", "path": f"/me/api-keys/{'a' * 16_000}"},
+        },
+    },
+    "deep": b"[" * 16_384,
+    "many arrays": b"[" + b"[]," * 5_460 + b"1]",
+    "many deep arrays": b"[" + (b"[" * 900 + b"]" * 900 + b",") * 9 + b"1]",
+    "many numbers": b"[" + b"1," * 8_190 + b"1]",
+    "a long number": b'{"jsonrpc":"2.0","method":"ping","id":' + b"9" * 4_300 + b"}",
+}
+
+
+def cpu(call, times=30):
+    """Seconds of CPU that a call takes, in the mean."""
+    call()
+    start = time.process_time()
+    for _ in range(times):
+        call()
+    return (time.process_time() - start) / times
+
+
+@pytest.mark.parametrize("body", COSTLY.values(), ids=COSTLY.keys())
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_no_body_costs_much_more_than_a_verification(post, alice, verify, body):
+    """Nobody has to sign in for it; without any bound it was 350 verifications."""
+    token = alice.key()["token"]
+    assert verify(token).status_code == 200
+    assert cpu(lambda: post(body)) < 20 * cpu(lambda: verify(token))

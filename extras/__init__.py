@@ -1,0 +1,21 @@
+"""Everything around the core: each can be deleted, with its line in app.py."""
+
+from flask import Response, current_app, request
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+
+
+def public_url() -> str:
+    """Where clients reach this service, without a slash at the end."""
+    url: str = current_app.config["LATCHKEY_PUBLIC_URL"] or request.host_url
+    return url.rstrip("/")
+
+
+def secure_page(response: Response) -> Response:
+    """A page runs our own files only, and no other site may frame it."""
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response

@@ -1,0 +1,44 @@
+"""What every command needs: errors in one line, standard input, the audit's origin."""
+
+import sys
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+from sqlalchemy.exc import SQLAlchemyError
+
+from errors import TEMPORARY, database_code
+from models.audit_event import Origin
+
+
+class OneLineErrors(click.Command):
+    """Tells the operator in one line what the database says."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SQLAlchemyError as error:
+            if database_code(error).startswith(TEMPORARY):
+                raise click.ClickException("the database is busy: try again") from None
+            cause = str(getattr(error, "orig", error)).partition("\n")[0]
+            hint = "is DATABASE_URL right, and did `flask db upgrade` run?"
+            raise click.ClickException(f"the database: {cause} ({hint})") from None
+
+
+class OperatorGroup(OneLineErrors, AppGroup):
+    pass
+
+
+def read_line() -> str:
+    """The first line of standard input, without its end and without a BOM."""
+    line = sys.stdin.buffer.readline()
+    try:
+        return line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.ClickException("standard input is not UTF-8") from None
+
+
+def origin() -> Origin:
+    """The command, in place of a request."""
+    command = click.get_current_context().command_path
+    return Origin(ip=None, method="CLI", path=command[:200])

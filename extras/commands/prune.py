@@ -1,0 +1,50 @@
+"""flask prune: delete what nobody needs any more."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import click
+import sqlalchemy as sa
+from flask.cli import with_appcontext
+
+from extras.commands.operator import OneLineErrors, origin
+from models.api_key import ApiKey
+from models.audit_event import AuditEvent
+from models.database import Condition, db, utcnow
+from models.session import Session
+
+BATCH = 500  # rows
+PAUSE = 0.05  # seconds, in which others may write
+KEPT = click.IntRange(1, 36500)
+
+
+@click.command("prune", cls=OneLineErrors)
+@click.option("--days", default=90, type=KEPT, help="How long they are kept.")
+@with_appcontext
+def prune(days: int) -> None:
+    """Delete expired sessions, old audit rows, and old keys that are of no use."""
+    past = utcnow() - timedelta(days=days)
+    unusable = sa.or_(ApiKey.revoked_at < past, ApiKey.expires_at < past)
+    event = AuditEvent.record("pruned", origin(), reason=f"{days} days, not completed")
+    sessions = delete(Session.digest, Session.expires_at <= utcnow())
+    events = delete(AuditEvent.id, AuditEvent.created_at < past)
+    keys = delete(ApiKey.id, unusable)
+    event.reason = f"{sessions} sessions, {events} audit events, {keys} keys"
+    db.session.commit()
+    click.echo(f"pruned {event.reason}")
+
+
+def delete(column: Any, condition: Condition) -> int:
+    """Delete rows in batches, each with a commit of its own; how many.
+
+    A revocation never waits long for one. The audit row is committed with the first.
+    """
+    some = sa.select(column).where(condition).limit(BATCH)
+    statement = sa.delete(column.class_).where(column.in_(some))
+    total = 0
+    while deleted := db.session.connection().execute(statement).rowcount:
+        total += deleted
+        db.session.commit()
+        time.sleep(PAUSE)
+    return total

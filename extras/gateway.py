@@ -1,0 +1,64 @@
+"""What stands in front: proxies forward addresses, gateways pass on anything.
+
+Without it, every client of a proxy has the proxy's address.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from flask import Flask, Request
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import MapAdapter
+
+
+def register(app: Flask) -> None:
+    """Register it last: what it wraps sees the client's address and scheme."""
+    proxies = app.config["LATCHKEY_TRUSTED_PROXIES"]
+    inner = with_canonical_address(app.wsgi_app)
+    forwarded = ProxyFix(inner, x_for=proxies, x_proto=proxies)
+    app.wsgi_app = forwarded  # type: ignore[method-assign]
+
+    def create_url_adapter(request: Request | None) -> MapAdapter | None:
+        """Only the path and the method choose a view.
+
+        Werkzeug would answer 400 to a request for a websocket or an odd host name.
+        """
+        if request is None:
+            return None
+        path = request.path
+        return app.url_map.bind("", path_info=path, default_method=request.method)
+
+    app.create_url_adapter = create_url_adapter  # type: ignore[method-assign]
+
+
+def with_canonical_address(application: WSGIApplication) -> WSGIApplication:
+    """Give REMOTE_ADDR its one spelling, or the proxy's address if it is none."""
+
+    def wrapped(
+        environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        if environ["SERVER_PROTOCOL"] == "HTTP/1.1" and "HTTP_HOST" not in environ:
+            start_response("400 Bad Request", [("Content-Length", "0")])
+            return []  # RFC 9112, 3.2
+        peer = environ["werkzeug.proxy_fix.orig"]
+        address = canonical_address(environ) or canonical_address(peer)
+        environ["REMOTE_ADDR"] = address or ""
+        return application(environ, start_response)
+
+    return wrapped
+
+
+def canonical_address(environ: WSGIEnvironment) -> str | None:
+    """REMOTE_ADDR as RFC 5952 writes it, without port or zone; None if it is none."""
+    text = environ.get("REMOTE_ADDR") or ""
+    try:
+        if text.count(":") < 2 or "[" in text:  # a port may follow
+            text = urlsplit(f"//{text}").hostname or ""
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or IPv6Address(int(address))  # without a zone
+    return str(address)

@@ -1,0 +1,129 @@
+"""OAuth: introspection (RFC 7662), revocation (RFC 7009), metadata (RFC 8414).
+
+A service asks about a token; whoever finds a token revokes it. No token is issued here.
+"""
+
+from typing import Any, NoReturn
+from urllib.parse import unquote_plus
+
+from flask import Blueprint, Flask, abort, current_app, make_response, request
+from flask.typing import ResponseReturnValue
+
+import tokens
+from auth import good_key, origin
+from extras import public_url
+from json_api import read_body
+from models.api_key import ApiKey
+from models.audit_event import AuditEvent
+from models.database import db
+from models.session import Session
+from verify import SCOPES
+
+bp = Blueprint("oauth", __name__)
+
+
+def register(app: Flask) -> None:
+    app.register_blueprint(bp)
+
+
+@bp.post("/oauth/introspect")
+def introspect() -> ResponseReturnValue:
+    """Whether a key is good now, and whose (RFC 7662)."""
+    if not client_is_known():
+        headers = {"WWW-Authenticate": 'Basic realm="latchkey"'}
+        return {"error": "invalid_client"}, 401, headers
+    key = good_key(needed_token())
+    row = db.session.get(ApiKey, key["id"]) if key else None
+    if key is None or row is None:
+        return {"active": False}
+    return {
+        "active": True,
+        "scope": SCOPES[row.mode],
+        "client_id": row.key_public,
+        "token_type": "Bearer",
+        "sub": row.user_id,
+        "username": key["username"],
+        "jti": row.id,
+        "iat": int(row.created_at.timestamp()),
+        "exp": int(row.expires_at.timestamp()),
+    }
+
+
+@bp.post("/oauth/revoke")
+def revoke() -> ResponseReturnValue:
+    """Revoke the key, or end the session, of this token (RFC 7009).
+
+    Whoever holds the token may do this. An unknown token answers the same.
+    """
+    text = needed_token()
+    key_token = tokens.parse(text, current_app.config["LATCHKEY_KEY_PREFIX"])
+    session_token = tokens.parse(text, Session.token_prefix())
+    if key_token:
+        ApiKey.revoke(
+            origin(),
+            ApiKey.key_public == key_token.public,
+            ApiKey.digest == key_token.digest,
+            reason="revoked_by_token",
+        )
+    elif session_token:
+        for user_id in Session.end(Session.digest == session_token.digest):
+            reason = "revoked_by_token"
+            AuditEvent.record("revoked", origin(), reason=reason, user_id=user_id)
+    db.session.commit()
+    return ""
+
+
+@bp.get("/.well-known/oauth-authorization-server")
+def metadata() -> dict[str, Any]:
+    """Where the two endpoints are (RFC 8414)."""
+    base = public_url()
+    return {
+        "issuer": base,
+        "response_types_supported": [],
+        "introspection_endpoint": f"{base}/oauth/introspect",
+        "introspection_endpoint_auth_methods_supported": [
+            "client_secret_basic",
+            "client_secret_post",
+        ],
+        "revocation_endpoint": f"{base}/oauth/revoke",
+        "revocation_endpoint_auth_methods_supported": ["none"],
+    }
+
+
+def client_is_known() -> bool:
+    """Whether the client is a good key: id its public part, secret the token itself.
+
+    Both come by HTTP Basic, form-urlencoded (RFC 6749, 2.3.1), or in the form.
+    """
+    name = form_value("client_id")
+    secret = form_value("client_secret")
+    basic = request.authorization
+    if basic and basic.type == "basic":
+        if secret:
+            bad_request("two ways of client authentication")
+        name = unquote_plus(basic.username or "")
+        secret = unquote_plus(basic.password or "")
+    key = good_key(secret)
+    return key is not None and key["key_public"] == name
+
+
+def needed_token() -> str:
+    """The form's token; the white space of the file it came from is not part of it."""
+    token = form_value("token").strip()
+    if not token:
+        bad_request("token is needed")
+    return token
+
+
+def form_value(name: str) -> str:
+    """A parameter of the form; twice is an error (RFC 6749, 3.2)."""
+    read_body()
+    values = request.form.getlist(name)
+    if len(values) > 1:
+        bad_request(f"{name} is given twice")
+    return values[0] if values else ""
+
+
+def bad_request(description: str) -> NoReturn:
+    error = {"error": "invalid_request", "error_description": description}
+    abort(make_response(error, 400))

@@ -1,0 +1,57 @@
+"""JSON in and out: what every view under /api does in the same way."""
+
+from typing import Any
+
+from flask import current_app, request
+from marshmallow import EXCLUDE, Schema, ValidationError
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
+
+JSON = dict[str, Any]
+Answer = tuple[JSON, int]
+
+
+def success(message: str, data: JSON | None = None, status: int = 200) -> Answer:
+    """The answer of a view: the envelope, and the HTTP status that ``code`` repeats."""
+    return {"code": status, "message": message, "data": data or {}}, status
+
+
+def load_json(schema: Schema) -> JSON:
+    """The JSON object in the body. Raises ValidationError; 413 or 415."""
+    read_body()
+    try:
+        body = request.get_json()
+    except (BadRequest, RecursionError):
+        raise ValidationError({"body": ["invalid_json"]}) from None
+    if not isinstance(body, dict):
+        raise ValidationError({"body": ["invalid"]})
+    return dict(schema.load(body))
+
+
+def load_query(schema: Schema) -> JSON:
+    """The parameters of the query; unknown ones are ignored. Raises ValidationError."""
+    return dict(schema.load(request.args, unknown=EXCLUDE))
+
+
+def read_body() -> bytes:
+    """The whole body, at most MAX_CONTENT_LENGTH. Raises 400, 413 or 415."""
+    if "Content-Encoding" in request.headers:
+        raise UnsupportedMediaType
+    try:
+        body = request.get_data()
+    except RequestEntityTooLarge:
+        # A proxy that is still sending would report 502, so read on, to a limit.
+        request.environ["wsgi.input"].read(1024 * 1024)
+        raise
+    except HTTPException:
+        raise
+    except Exception:  # of the server's parser: the chunks are broken
+        raise BadRequest from None
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    if request.content_length is None and len(body) >= limit:
+        raise RequestEntityTooLarge  # and the rest was cut off
+    return body

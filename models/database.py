@@ -1,0 +1,76 @@
+"""What every model uses: the session, times in UTC, ids, and the refusal of a rule."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from flask import current_app
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import DeclarativeBase, registry
+
+# Texts by their greatest length: ``name: Mapped[str100]``.
+str5 = Annotated[str, 5]
+str20 = Annotated[str, 20]
+str36 = Annotated[str, 36]
+str45 = Annotated[str, 45]
+str64 = Annotated[str, 64]
+str100 = Annotated[str, 100]
+
+
+Condition = sa.ColumnElement[bool]  # which rows
+
+
+class UTCDateTime(sa.types.TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite stores no zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(
+        self, value: datetime | None, dialect: Any
+    ) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value else None
+
+
+class Model(DeclarativeBase):
+    registry = registry(
+        type_annotation_map={
+            datetime: UTCDateTime,
+            str5: sa.String(5),
+            str20: sa.String(20),
+            str36: sa.String(36),
+            str45: sa.String(45),
+            str64: sa.String(64),
+            str100: sa.String(100),
+        }
+    )
+
+
+@dataclass(eq=False)
+class Refused(Exception):
+    """A rule of the domain says no."""
+
+    rule: str  # one of errors.REFUSALS
+    value: str | int = (
+        ""  # what was refused or, if it may be tried again, in how many s
+    )
+
+
+# Objects keep their values after a commit: an answer needs no second query.
+db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """A random UUID in its canonical text form (RFC 9562, version 4)."""
+    return str(uuid.uuid4())
+
+
+def setting(name: str) -> Any:
+    """A setting of the current application, as config.py read it."""
+    return current_app.config[name]

@@ -1,0 +1,43 @@
+"""marshmallow's fields with a description, which the API's document shows.
+
+``String("API key ID")`` is ``fields.String(metadata={"description": "API key ID"})``.
+"""
+
+from typing import Any
+
+from marshmallow import fields
+
+CODES: dict[str, Any] = {
+    "required": "required",
+    "null": "required",
+    "invalid": "invalid",
+    "too_large": "out_of_range",
+}
+
+
+class Described(fields.Field[Any]):
+    """The messages of its errors are stable codes."""
+
+    def __init__(self, description: str, *args: Any, **options: Any) -> None:
+        options["metadata"] = {"description": description}
+        super().__init__(*args, error_messages=CODES, **options)
+
+
+class String(Described, fields.String):
+    pass
+
+
+class Integer(Described, fields.Integer):
+    pass
+
+
+class Boolean(Described, fields.Boolean):
+    pass
+
+
+class DateTime(Described, fields.DateTime):
+    pass
+
+
+class Nested(Described, fields.Nested):
+    pass

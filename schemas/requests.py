@@ -1,0 +1,98 @@
+"""What may come in. An error's message is a stable code, which the API documents."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from flask import current_app
+from marshmallow import Schema, ValidationError, pre_load
+from marshmallow.validate import Length, OneOf, Range
+
+from schemas.described import Integer, String
+from schemas.resources import MODE, MODES
+
+NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+# Not to be seen, though Python counts them as printable: the space, fillers, a
+# variation selector, the empty Braille pattern.
+BLANKS = " \u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe0f\uffa0"
+
+
+class RequestSchema(Schema):
+    error_messages = {"unknown": "unknown_field"}
+
+    @pre_load
+    def prepare(self, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Refuse what PostgreSQL cannot store; JSON's 7.0 is the whole number 7."""
+        prepared = dict(data)
+        for name, value in data.items():
+            if NOT_STORABLE.search(str(value)):
+                raise ValidationError({name: ["invalid"]})
+            if isinstance(value, float) and value.is_integer():
+                prepared[name] = int(value)
+        return prepared
+
+
+def visible(text: str) -> None:
+    """Raises ``required`` unless at least one character can be seen."""
+    for character in text:
+        if character.isprintable() and character not in BLANKS:
+            return
+    raise ValidationError("required")
+
+
+def fits_bcrypt(password: str) -> None:
+    """Raises ``required`` or ``too_long``: 1 to 72 bytes; bytes are not characters."""
+    if not password:
+        raise ValidationError("required")
+    if len(unicodedata.normalize("NFC", password).encode()) > 72:
+        raise ValidationError("too_long")
+
+
+def expiry_allowed(days: int) -> None:
+    """Raises ``out_of_range`` beyond the longest life that the operator allows."""
+    if not 1 <= days <= current_app.config["LATCHKEY_MAX_EXPIRY_DAYS"]:
+        raise ValidationError("out_of_range")
+
+
+class LoginSchema(RequestSchema):
+    username = String(
+        "Name to sign in with",
+        required=True,
+        validate=[Length(max=100, error="too_long"), visible],
+    )
+    password = String(
+        "The user's password, 1 to 72 bytes of UTF-8",
+        required=True,
+        validate=fits_bcrypt,
+    )
+
+
+class NewKeySchema(RequestSchema):
+    name = String(
+        "What the key is for; at least one visible character",
+        required=True,
+        validate=[Length(max=100, error="too_long"), visible],
+    )
+    mode = String(MODE, required=True, validate=OneOf(MODES, error="not_one_of"))
+    expires_in_days = Integer(
+        "Days until the key stops working",
+        strict=True,
+        allow_none=True,
+        validate=expiry_allowed,
+    )
+    password = String("The user's password again", required=True, validate=fits_bcrypt)
+
+
+class PageQuerySchema(RequestSchema):
+    page = Integer(
+        "Number of the page, from 1",
+        load_default=1,
+        validate=Range(1, 1_000_000, error="out_of_range"),
+    )
+    page_size = Integer(
+        "How many on a page",
+        attribute="per_page",
+        load_default=100,
+        validate=Range(1, 100, error="out_of_range"),
+    )
