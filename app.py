@@ -19,13 +19,15 @@ from extras import (
     mcp,
     oauth,
 )
+from json_api import MAX_BODY
 from models.connections import engine_options
 from models.database import db
 from models.verification import Verifier
 from routes import api_keys, sessions
 from verify import VerifyMiddleware
 
-EXTRAS = [  # each can be deleted: its line here, its import, its folder or file
+# To delete an extra: its line here, its import, its folder or file.
+EXTRAS = [
     account_page,
     audit_trail,
     commands,
@@ -33,7 +35,7 @@ EXTRAS = [  # each can be deleted: its line here, its import, its folder or file
     health,
     mcp,
     oauth,
-    gateway,  # the last: it wraps the others
+    gateway,  # last: it wraps app.wsgi_app
 ]
 
 
@@ -41,8 +43,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     """The WSGI application. Raises SystemExit, with one line, for a bad setting."""
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(load_settings(environ))
-    app.config["MAX_CONTENT_LENGTH"] = 16 * 1024  # bytes of a body
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # code, message, data
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # code comes first
     app.url_map.merge_slashes = False  # a doubled slash is not a redirect
     app.url_map.converters["key_id"] = api_keys.KeyIdConverter
     app.register_error_handler(Exception, errors.handle)
@@ -50,7 +52,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
 
     database_url = app.config["DATABASE_URL"]
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(database_url)
-    db.init_app(app)
+    db.init_app(app)  # it rolls back what a request has not committed
     Migrate(app, db)
 
     verifier = Verifier(database_url, app.config["LATCHKEY_KEY_PREFIX"])

@@ -12,14 +12,15 @@ from origin import bearer_token, request_origin
 def interactive_session() -> None:
     """Before-request hook: sets ``g.session`` and its user as ``g.user``.
 
-    401 without a live session, 403 for a good API key (RFC 6750, section 3). An extra
-    may append to the token sources: each finds the tokens in one part of the request.
+    401 without a live session, 403 for a good API key (RFC 6750, section 3). A
+    token source returns the tokens in one part of the request; the account page adds
+    the cookie to the list.
     """
     sources = current_app.extensions["token_sources"]
-    found = [tokens for source in sources if (tokens := source())]
+    found = list(filter(None, (source() for source in sources)))
     if len(found) > 1:
         abort(401)  # two credentials are refused, not resolved
-    for token in sum(found, []):
+    for token in found[0] if found else []:
         session = Session.by_token(token)
         if session:
             g.session = session

@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range, Regexp
-from sqlalchemy import make_url
 
 INSTANCE = Path(__file__).parent / "instance"
 PORT_NUMBER = (
@@ -19,7 +17,8 @@ SQLITE = (
 )
 SCHEME = r"postgres(ql)?(\+psycopg)?://"
 HOST = rf"([^][:/?@,]*|\[[0-9a-fA-F:.]+\])(:{PORT_NUMBER})?"
-POSTGRESQL = rf"{SCHEME}([^@]*@)?{HOST}(,{HOST})*([/?].*)?"
+USER = "((%[0-9a-fA-F]{2}|[^%@/?])*@)?"  # and password, percent-encoded
+POSTGRESQL = f"{SCHEME}{USER}{HOST}(,{HOST})*([/?].*)?"
 
 
 def number(default: int, least: int, most: int) -> fields.Integer:
@@ -85,14 +84,7 @@ def load_settings(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def normalized_url(url: str) -> str:
-    """``sqlite:///<absolute path>``, or ``postgresql://…`` as libpq reads it.
-
-    SQLAlchemy's parser forgives a password that is not percent-encoded. Several hosts
-    with a port each are what only libpq's can read.
-    """
+    """``sqlite:///<absolute path>``, or ``postgresql://…`` as libpq reads it."""
     if url.startswith("sqlite"):
         return f"sqlite:///{INSTANCE / url.removeprefix('sqlite:///')}"
-    url = re.sub(SCHEME, "postgresql://", url)
-    with suppress(ValueError):
-        url = make_url(url).render_as_string(hide_password=False)
-    return url
+    return re.sub(SCHEME, "postgresql://", url)

@@ -12,7 +12,7 @@ from origin import challenge
 from schemas.error import ErrorSchema
 from tokens import redact
 
-Answer = tuple[Any, int, Any]  # body, status, headers
+ErrorAnswer = tuple[Any, int, Any]  # body, status, headers
 MESSAGES = {401: "invalid token", 403: "insufficient permissions"}
 REFUSALS = {  # by rule: status, message, the field it is about
     "bad_credentials": (401, "invalid username or password", None),
@@ -22,10 +22,10 @@ REFUSALS = {  # by rule: status, message, the field it is about
     "throttled": (429, "too many failed attempts", None),
     "busy": (503, "service unavailable", None),
 }
-# Errors of SQLite and PostgreSQL (its manual's appendix A) that may not come again.
+# Errors of SQLite and PostgreSQL (its manual's appendix A) that a retry may get past.
 TEMPORARY = (
     "SQLITE_BUSY",
-    "08006",  # no answer within the client's limit
+    "08006",  # no connection, or no answer within the client's limit
     "55P03",  # another transaction holds a lock
     "40001",  # another transaction came between
     "40P01",  # a deadlock
@@ -36,8 +36,8 @@ TEMPORARY = (
 NOT_IN_THIS_ENCODING = ("22P05", "22021")  # of a PostgreSQL database that is not UTF-8
 
 
-def handle(error: Exception) -> Answer:
-    """The answer to whatever a request raised. An unforeseen error is not quoted."""
+def handle(error: Exception) -> ErrorAnswer:
+    """The answer to whatever a request raised. It tells nothing of an unknown error."""
     if isinstance(error, HTTPException):
         return http_error(error)
     if isinstance(error, ValidationError):
@@ -54,7 +54,7 @@ def handle(error: Exception) -> Answer:
     return answer(500, "internal server error")
 
 
-def http_error(error: HTTPException) -> Answer:
+def http_error(error: HTTPException) -> ErrorAnswer:
     """What Flask or ``abort`` refuses: 401, 403, 404, 405, 413, 415 …"""
     code = error.code or 500
     message = MESSAGES.get(code, error.name.lower())
@@ -63,7 +63,7 @@ def http_error(error: HTTPException) -> Answer:
     return answer(code, message, headers=headers)
 
 
-def invalid(error: ValidationError) -> Answer:
+def invalid(error: ValidationError) -> ErrorAnswer:
     """400, and what is wrong with each field."""
     sent: Any = error.data or {}
     items = []
@@ -73,7 +73,7 @@ def invalid(error: ValidationError) -> Answer:
     return answer(400, "validation failed", items)
 
 
-def refused(error: Refused) -> Answer:
+def refused(error: Refused) -> ErrorAnswer:
     """The answer to a rule of the domain."""
     status, message, key = REFUSALS[error.rule]
     items = [error_item(key, error.rule, error.value)] if key else None
@@ -88,7 +88,7 @@ def answer(
     message: str,
     items: Any = None,
     headers: Any = None,
-) -> Answer:
+) -> ErrorAnswer:
     data = {}
     if items:
         data = {"type": "validation_error", "errors": items}
@@ -104,11 +104,12 @@ def answer(
 
 def error_item(key: str, code: str, value: Any) -> dict[str, str]:
     """One field's error. It echoes what was sent: nothing secret, nested or long."""
-    text = json.dumps(value)
-    if isinstance(value, str):
-        text = value
     if key in ("password", "token") or isinstance(value, dict | list):
         text = ""
+    elif isinstance(value, str):
+        text = value
+    else:
+        text = json.dumps(value)
     return {
         "key": redact(key)[:100],
         "message": code,
@@ -119,5 +120,5 @@ def error_item(key: str, code: str, value: Any) -> dict[str, str]:
 def database_code(error: Exception) -> str:
     """The name of SQLite's error or PostgreSQL's SQLSTATE; empty for other errors."""
     cause = getattr(error, "orig", error)  # SQLAlchemy wraps the driver's
-    code = getattr(cause, "sqlite_errorname", None)
-    return code or getattr(cause, "sqlstate", None) or ""
+    code = getattr(cause, "sqlite_errorname", "") or getattr(cause, "sqlstate", "")
+    return "08006" if code is None else code  # None: psycopg could not connect

@@ -8,12 +8,12 @@ from config import load_settings
 
 settings = load_settings(os.environ)
 bind = settings["LATCHKEY_BIND"]
-if os.environ.get("PORT") and not os.environ.get("LATCHKEY_BIND"):  # set by a PaaS
+given = {name for name, value in os.environ.items() if value.strip()}
+if "PORT" in given and "LATCHKEY_BIND" not in given:  # as a PaaS has it
     bind = f"0.0.0.0:{settings['PORT']}"  # noqa: S104
 workers = settings["WEB_CONCURRENCY"]
 # Threads let others go on during bcrypt and fsync; bench/RESULTS.md has other numbers.
-worker_class = "gthread"
-threads = 4
+threads = 4  # which makes it a gthread worker
 preload_app = True
 keepalive = 95  # seconds, longer than the routers in front (AWS 60, Heroku 90)
 control_socket_disable = True
@@ -36,6 +36,6 @@ logging.getLogger("gunicorn.error").addFilter(cut_quoted_request)
 
 
 def when_ready(server: object) -> None:
-    """Before the fork: workers share what is loaded, and the collector leaves it."""
+    """Before the fork: what is loaded stays shared, untouched by the collector."""
     gc.collect()
     gc.freeze()

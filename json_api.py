@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import current_app, request
+from flask import request
 from marshmallow import EXCLUDE, Schema, ValidationError
 from werkzeug.exceptions import (
     BadRequest,
@@ -11,6 +11,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+MAX_BODY = 16 * 1024  # bytes
 JSON = dict[str, Any]
 Answer = tuple[JSON, int]
 
@@ -21,7 +22,7 @@ def success(message: str, data: JSON | None = None, status: int = 200) -> Answer
 
 
 def load_json(schema: Schema) -> JSON:
-    """The JSON object in the body. Raises ValidationError; 413 or 415."""
+    """The JSON object in the body. Raises ValidationError, or aborts: 400, 413, 415."""
     read_body()
     try:
         body = request.get_json()
@@ -38,20 +39,19 @@ def load_query(schema: Schema) -> JSON:
 
 
 def read_body() -> bytes:
-    """The whole body, at most MAX_CONTENT_LENGTH. Raises 400, 413 or 415."""
+    """The whole body, at most MAX_BODY. Raises 400, 413 or 415."""
     if "Content-Encoding" in request.headers:
         raise UnsupportedMediaType
     try:
         body = request.get_data()
     except RequestEntityTooLarge:
-        # A proxy that is still sending would report 502, so read on, to a limit.
+        # Read on, or a proxy that is still sending answers 502.
         request.environ["wsgi.input"].read(1024 * 1024)
         raise
     except HTTPException:
         raise
     except Exception:  # of the server's parser: the chunks are broken
         raise BadRequest from None
-    limit = current_app.config["MAX_CONTENT_LENGTH"]
-    if request.content_length is None and len(body) >= limit:
-        raise RequestEntityTooLarge  # and the rest was cut off
+    if len(body) >= MAX_BODY and request.content_length is None:
+        raise RequestEntityTooLarge  # chunked: Werkzeug cut it at the limit
     return body

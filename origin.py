@@ -1,4 +1,4 @@
-"""What a request says: a bearer token (RFC 6750), and where it comes from."""
+"""What a request says: its bearer token, and where it comes from."""
 
 from urllib.parse import quote
 from wsgiref.types import WSGIEnvironment
@@ -8,18 +8,17 @@ from tokens import redact
 
 
 def bearer_token(environ: WSGIEnvironment) -> str:
-    """What follows ``Bearer`` in any case (2.1); empty for other schemes."""
+    """What follows ``Bearer`` in any case (RFC 6750, 2.1); empty for other schemes."""
     scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     return token.strip(" ") if scheme.lower() == "bearer" else ""
 
 
 def challenge(environ: WSGIEnvironment, code: int) -> str:
-    """The header WWW-Authenticate of 401 or 403 (3); no error without a token (3.1)."""
+    """WWW-Authenticate of 401 or 403; no error without a token (RFC 6750, 3.1)."""
     value = 'Bearer realm="latchkey"'
-    if code == 403:
-        value += ', error="insufficient_scope"'
-    elif bearer_token(environ):
-        value += ', error="invalid_token"'
+    if bearer_token(environ):
+        error = "insufficient_scope" if code == 403 else "invalid_token"
+        value += f', error="{error}"'
     return value
 
 

@@ -20,17 +20,14 @@ from test_extras import EXTRAS, TOGETHER, without
 
 from bench import ROOT
 
-NOT_COPIED = shutil.ignore_patterns("__pycache__", "test_extras.py")
-TEXTS = [  # tests that hold the README and docs/ against the whole tree
-    "test_docs.py::test_every_endpoint_that_is_named_exists",
-    "test_docs.py::test_every_row_names_tests_that_exist",
-    "test_docs.py::test_the_reading_order_names_every_file_of_the_core_and_every_extra",
-]
+NOT_COPIED = shutil.ignore_patterns(  # three are about the tree as a whole
+    "__pycache__", "test_docs.py", "test_extras.py", "test_reading.py"
+)
 TESTS = {  # of each extra: what imports from it, or asks one of its URLs
     "account_page": [
         "test_cookie.py",
         "test_page.py",
-        "test_plans.py",
+        "test_portal.py::test_nothing_points_to_an_extra_that_is_not_there",
     ],
     "audit_trail": [
         "test_api_keys.py::test_a_page_has_100_unless_fewer_are_wanted",
@@ -48,7 +45,6 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_attacks.py::test_no_user_s_name_can_split_the_answer_of_verify",
         "test_cli.py",
         "test_plans.py",
-        "test_docs.py::test_a_backup_is_made_and_restored_as_the_page_says",
     ],
     "docs": [
         "test_attacks.py::test_a_string_is_a_string_everywhere",
@@ -71,6 +67,7 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_attacks.py::test_a_string_is_a_string_everywhere",
         "test_mcp.py",
         "test_mcp_clients.py",
+        "test_portal.py::test_nothing_points_to_an_extra_that_is_not_there",
     ],
     "oauth": [
         "test_apache.py",
@@ -98,7 +95,7 @@ def check_table(names: list[str]) -> None:
     """Exit if the table lacks an extra, or names an extra or a test that is gone."""
     for name in {*EXTRAS} ^ TESTS.keys() | {*names} - {*EXTRAS}:
         sys.exit(f"{name}: is no extra, or is not in the table of {__file__}")
-    for test in sum(TESTS.values(), TEXTS):
+    for test in sum(TESTS.values(), []):
         file, _, function = test.partition("::")
         text = (ROOT / "tests" / file).read_text()
         if f"\ndef {function.partition('[')[0]}" not in text:
@@ -112,7 +109,7 @@ def passes_without(name: str) -> bool:
         tree = without(together, Path(home) / "latchkey")
         for folder in ("bench", "tests", "tools"):
             shutil.copytree(ROOT / folder, tree / folder, ignore=NOT_COPIED)
-        own = {*TEXTS, *sum((TESTS[extra] for extra in together), [])}
+        own = {test for extra in together for test in TESTS[extra]}
         started = time.monotonic()
         ran = subprocess.run(
             [sys.executable, "-m", "pytest", "-m", "not live", *leave_out(own, tree)],

@@ -1,11 +1,15 @@
 """Everything around the core: each can be deleted, with its line in app.py."""
 
+import re
+
 from flask import Response, current_app, request
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
+# This machine, as a host or as an origin.
+LOCAL = re.compile(r"(https?://)?(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
 
 def public_url() -> str:

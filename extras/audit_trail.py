@@ -63,15 +63,11 @@ def list_audit_events() -> Answer:
     query = load_query(AuditQuerySchema())
     events = sa.select(AuditEvent).filter_by(user_id=g.user.id)
     if "event" in query:
-        events = events.filter_by(event=query["event"])
+        events = events.filter_by(event=query.pop("event"))
     if "api_key_id" in query:
-        events = events.filter_by(api_key_id=query["api_key_id"].lower())
-    page = db.paginate(
-        events.order_by(AuditEvent.id.desc()),
-        page=query["page"],
-        per_page=query["per_page"],
-        error_out=False,
-    )
+        events = events.filter_by(api_key_id=query.pop("api_key_id").lower())
+    newest_first = events.order_by(AuditEvent.id.desc())
+    page = db.paginate(newest_first, **query, error_out=False)
     data = {
         "audit": AuditEventSchema(many=True).dump(page.items),
         "pagination": PaginationSchema().dump(page),

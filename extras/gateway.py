@@ -16,9 +16,11 @@ from werkzeug.routing import MapAdapter
 def register(app: Flask) -> None:
     """Register it last: what it wraps sees the client's address and scheme."""
     proxies = app.config["LATCHKEY_TRUSTED_PROXIES"]
-    inner = with_canonical_address(app.wsgi_app)
-    forwarded = ProxyFix(inner, x_for=proxies, x_proto=proxies)
-    app.wsgi_app = forwarded  # type: ignore[method-assign]
+    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+        with_canonical_address(app.wsgi_app),
+        x_for=proxies,
+        x_proto=proxies,
+    )
 
     def create_url_adapter(request: Request | None) -> MapAdapter | None:
         """Only the path and the method choose a view.
@@ -27,8 +29,11 @@ def register(app: Flask) -> None:
         """
         if request is None:
             return None
-        path = request.path
-        return app.url_map.bind("", path_info=path, default_method=request.method)
+        return app.url_map.bind(
+            "",
+            path_info=request.path,
+            default_method=request.method,
+        )
 
     app.create_url_adapter = create_url_adapter  # type: ignore[method-assign]
 
@@ -43,22 +48,21 @@ def with_canonical_address(application: WSGIApplication) -> WSGIApplication:
             start_response("400 Bad Request", [("Content-Length", "0")])
             return []  # RFC 9112, 3.2
         peer = environ["werkzeug.proxy_fix.orig"]
-        address = canonical_address(environ) or canonical_address(peer)
-        environ["REMOTE_ADDR"] = address or ""
+        environ["REMOTE_ADDR"] = canonical_address(environ) or canonical_address(peer)
         return application(environ, start_response)
 
     return wrapped
 
 
-def canonical_address(environ: WSGIEnvironment) -> str | None:
-    """REMOTE_ADDR as RFC 5952 writes it, without port or zone; None if it is none."""
+def canonical_address(environ: WSGIEnvironment) -> str:
+    """REMOTE_ADDR as RFC 5952 writes it, without port or zone; empty if it is none."""
     text = environ.get("REMOTE_ADDR") or ""
     try:
         if text.count(":") < 2 or "[" in text:  # a port may follow
             text = urlsplit(f"//{text}").hostname or ""
         address = ip_address(text)
     except ValueError:
-        return None
+        return ""
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or IPv6Address(int(address))  # without a zone
     return str(address)

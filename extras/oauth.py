@@ -6,7 +6,7 @@ A service asks about a token; whoever finds a token revokes it. No token is issu
 from typing import Any, NoReturn
 from urllib.parse import unquote_plus
 
-from flask import Blueprint, Flask, abort, current_app, make_response, request
+from flask import Blueprint, Flask, abort, make_response, request
 from flask.typing import ResponseReturnValue
 
 import tokens
@@ -15,7 +15,7 @@ from extras import public_url
 from json_api import read_body
 from models.api_key import ApiKey
 from models.audit_event import AuditEvent
-from models.database import db
+from models.database import db, setting
 from models.session import Session
 from verify import SCOPES
 
@@ -33,9 +33,9 @@ def introspect() -> ResponseReturnValue:
         headers = {"WWW-Authenticate": 'Basic realm="latchkey"'}
         return {"error": "invalid_client"}, 401, headers
     key = good_key(needed_token())
-    row = db.session.get(ApiKey, key["id"]) if key else None
-    if key is None or row is None:
+    if key is None:
         return {"active": False}
+    row = db.session.get_one(ApiKey, key["id"])
     return {
         "active": True,
         "scope": SCOPES[row.mode],
@@ -55,19 +55,20 @@ def revoke() -> ResponseReturnValue:
 
     Whoever holds the token may do this. An unknown token answers the same.
     """
+    reason = "revoked_by_token"
     text = needed_token()
-    key_token = tokens.parse(text, current_app.config["LATCHKEY_KEY_PREFIX"])
-    session_token = tokens.parse(text, Session.token_prefix())
+    key_token = tokens.parse(text, setting("LATCHKEY_KEY_PREFIX"))
+    session = Session.by_token(text)
     if key_token:
         ApiKey.revoke(
             origin(),
             ApiKey.key_public == key_token.public,
             ApiKey.digest == key_token.digest,
-            reason="revoked_by_token",
+            reason=reason,
         )
-    elif session_token:
-        for user_id in Session.end(Session.digest == session_token.digest):
-            reason = "revoked_by_token"
+    elif session:
+        # Nobody, if another request was faster.
+        for user_id in Session.end(Session.digest == session.digest):
             AuditEvent.record("revoked", origin(), reason=reason, user_id=user_id)
     db.session.commit()
     return ""
@@ -75,11 +76,13 @@ def revoke() -> ResponseReturnValue:
 
 @bp.get("/.well-known/oauth-authorization-server")
 def metadata() -> dict[str, Any]:
-    """Where the two endpoints are (RFC 8414)."""
+    """Where the two endpoints are (RFC 8414).
+
+    No token is issued: there are no response types, and no empty arrays (3.2).
+    """
     base = public_url()
     return {
         "issuer": base,
-        "response_types_supported": [],
         "introspection_endpoint": f"{base}/oauth/introspect",
         "introspection_endpoint_auth_methods_supported": [
             "client_secret_basic",

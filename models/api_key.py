@@ -1,4 +1,4 @@
-"""API keys: created and revoked."""
+"""API keys: creating, listing and revoking."""
 
 from datetime import datetime, timedelta
 from typing import Self
@@ -36,13 +36,13 @@ class ApiKey(Model):
     mode: Mapped[str5]  # read, write
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
-    # Set once, for ever.
+    # Never changed or cleared once it is set.
     revoked_at: Mapped[datetime | None] = mapped_column(index=True)
     last_used_at: Mapped[datetime | None]
     last_used_ip: Mapped[str45 | None]
     last_refused_at: Mapped[datetime | None]  # right secret, but revoked or expired
     last_mismatch_at: Mapped[datetime | None]  # wrong secret
-    token = ""  # of a key that was just created; it is not stored
+    token = ""  # set by create() only; not a column
 
     @property
     def status(self) -> str:
@@ -62,11 +62,10 @@ class ApiKey(Model):
     @classmethod
     def list_of(cls, user: User) -> sa.Select[Self]:
         """The query for a user's keys: active ones first, then newest first."""
-        active = cls.is_active(user)
         return (
             sa.select(cls)
             .where(cls.user_id == user.id)
-            .order_by(active.desc(), cls.created_at.desc(), cls.id)
+            .order_by(cls.is_active(user).desc(), cls.created_at.desc(), cls.id)
         )
 
     @classmethod
@@ -74,14 +73,13 @@ class ApiKey(Model):
         cls,
         user: User,
         origin: Origin,
-        *,
         name: str,
         mode: str,
         expires_in_days: int | None = None,
     ) -> Self | None:
         """A new key with its ``token``, or None: the user has too many active ones.
 
-        ``User.check_password`` came first and holds the user's row: others wait.
+        ``User.check_password`` has locked the user's row: nobody else counts now.
         """
         active = sa.select(sa.func.count()).where(cls.is_active(user))
         if db.session.scalars(active).one() >= setting("LATCHKEY_MAX_ACTIVE_KEYS"):
@@ -109,10 +107,10 @@ class ApiKey(Model):
         *conditions: Condition,
         reason: str | None = None,
     ) -> int:
-        """Revoke, for ever, the keys that meet the conditions; how many those were.
+        """Revoke, for ever, the keys that meet the conditions; returns how many.
 
         A revoked key keeps its first time and is not counted. The write comes first and
-        locks the rows: of 50 calls at once, one finds the key unrevoked.
+        locks the rows: of concurrent calls exactly one revokes.
         """
         write = (
             sa.update(cls)
@@ -124,17 +122,16 @@ class ApiKey(Model):
         for key in revoked:
             key.audit("revoked", origin, reason)
         if not revoked:
-            # A retry locks the rows, so that its commit waits for a standby as the
-            # first try did, which a crash has cut off. (SQLite has no such lock.)
-            locked = sa.select(cls.id).where(*conditions).with_for_update()
-            db.session.execute(locked)
+            # A retry after a crash: the lock is written to the log, so this commit
+            # too waits for a standby. (SQLite ignores it.)
+            db.session.execute(sa.select(cls.id).where(*conditions).with_for_update())
         return len(revoked)
 
     @classmethod
     def revoke_own(cls, user: User, key_id: str, origin: Origin) -> None:
         """Revoke this user's key. Refused: ``not_found``, also for somebody else's."""
         own = sa.and_(cls.id == key_id.lower(), cls.user_id == user.id)
-        found = key_id.isascii() and key_id.isprintable()  # or it can't be looked up
+        found = key_id.isascii() and key_id.isprintable()  # or no look-up
         if found and cls.revoke(origin, own) == 0:
             found = db.session.scalar(sa.select(cls.id).where(own)) is not None
         if not found:

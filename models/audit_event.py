@@ -65,7 +65,7 @@ class AuditEvent(Model):
 
     @classmethod
     def record_attempt(cls, user_id: str | None, name: str, origin: Origin) -> Self:
-        """Add a log-in that fails until its password proves right; the caller commits.
+        """Add a failed check of a password, before it is checked; the caller commits.
 
         Refused: ``throttled``, with the seconds to wait, if this name or this network
         has failed too often. Of the name it keeps a digest: people type passwords.
@@ -84,7 +84,7 @@ class AuditEvent(Model):
         return attempt
 
     def throttle(self) -> None:
-        """The queries flush this attempt first, so that attempts count each other."""
+        """Raise Refused if too many failed; the query flushes this attempt first."""
         window = timedelta(minutes=setting("LATCHKEY_LOGIN_WINDOW_MINUTES"))
         recent = (
             sa.select(sa.func.count(), sa.func.min(AuditEvent.created_at))

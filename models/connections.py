@@ -1,6 +1,6 @@
-"""How the database is reached, how long it may take, and that it keeps what it says.
+"""How the database is reached, how long it may take, and that commits are durable.
 
-You can skip this file: the others ask ``db.session`` or a ``Verifier``.
+You can skip this file: the others use ``db.session`` or a ``Verifier``.
 """
 
 import sqlite3
@@ -69,7 +69,7 @@ def connect_sqlite(path: str, limits: Limits) -> sqlite3.Connection:
 
 
 class DatabaseHangs(psycopg.InterfaceError):
-    """The server did not answer within the client's limit: asking again is no use."""
+    """The server did not answer within the client's limit."""
 
     sqlstate = "08006"  # connection failure
 
@@ -93,8 +93,8 @@ class LimitedConnection(psycopg.Connection[Any]):
             raise DatabaseHangs("no answer within the time limit") from None
 
 
-# What the database, the role or the URL may have set in another way. A host that died
-# keeps its locks for a minute at most.
+# This overrides what the database, the role or the URL may set. A host that died keeps
+# its locks for a minute at most.
 POSTGRESQL_SETTINGS = """
     SET statement_timeout = 0;
     SET lock_timeout = '{lock}s';

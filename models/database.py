@@ -1,4 +1,4 @@
-"""What every model uses: the session, times in UTC, ids, and the refusal of a rule."""
+"""What every model uses: the ORM, times in UTC, ids, and the refusal of a rule."""
 
 import uuid
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ str64 = Annotated[str, 64]
 str100 = Annotated[str, 100]
 
 
-Condition = sa.ColumnElement[bool]  # which rows
+Condition = sa.ColumnElement[bool]  # of a WHERE
 
 
 class UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """An aware datetime in UTC; SQLite stores no zone."""
+    """An aware datetime. SQLite stores no zone; PostgreSQL is told to answer in UTC."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -53,9 +53,8 @@ class Refused(Exception):
     """A rule of the domain says no."""
 
     rule: str  # one of errors.REFUSALS
-    value: str | int = (
-        ""  # what was refused or, if it may be tried again, in how many s
-    )
+    # What was refused (an id, a number) or, if it may be tried again, seconds to wait.
+    value: str | int = ""
 
 
 # Objects keep their values after a commit: an answer needs no second query.

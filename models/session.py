@@ -25,8 +25,8 @@ class Session(Model):
     user_id: Mapped[str36] = mapped_column(sa.ForeignKey("users.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
-    user: Mapped[User] = relationship(lazy="joined")  # in one query
-    token = ""  # of a session that was just started; it is not stored
+    user: Mapped[User] = relationship(lazy="joined")  # so that by_token needs one query
+    token = ""  # set by start() only; not a column
 
     @classmethod
     def start(cls, user: User) -> Self:
@@ -52,9 +52,10 @@ class Session(Model):
 
     @classmethod
     def end(cls, *conditions: Condition) -> list[str]:
-        """End the sessions that meet the conditions; the ids of the users they were of.
+        """End the sessions that meet the conditions; returns their users' ids.
 
-        A changed user is written first: a log-in under way waits for the row, or loses.
+        It flushes first: what the caller changed locks the user's row, so that no
+        log-in starts a session in between.
         """
         db.session.flush()
         ended = sa.delete(cls).where(*conditions).returning(cls.user_id)

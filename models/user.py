@@ -21,7 +21,7 @@ from models.database import (
     utcnow,
 )
 
-# Password checks at the same time in a worker: its other threads are to verify keys.
+# Password checks at the same time in a worker: the other threads verify keys.
 checks = BoundedSemaphore(2)
 
 
@@ -52,8 +52,8 @@ class User(Model):
     ) -> Self:
         """The user of this name, if the password is right.
 
-        Refused: ``refusal``, ``throttled`` or ``busy``. It takes the same time for a
-        name that nobody has. The caller's transaction now holds the user's row.
+        Refused: ``refusal``, ``throttled`` or ``busy``. An unknown name
+        takes as long. The user's row is locked until the caller commits.
         """
         if not checks.acquire(timeout=0.2):  # seconds
             raise Refused("busy", 1)
@@ -107,7 +107,7 @@ def unmatched_hash() -> str:
 
 
 def matches(password: str, stored: str) -> bool:
-    """Whether bcrypt's hash is of this password: in NFC, or as typed (before 0.2)."""
+    """Whether the hash is of this password: in NFC, or as typed for version 0.1."""
     spellings = {normalized(password).encode(), password.encode()}
     return any(
         bcrypt.checkpw(spelling, stored.encode())

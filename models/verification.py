@@ -36,8 +36,8 @@ READ_KEY = """
     FROM api_keys k JOIN users u ON u.id = k.user_id
     WHERE k.key_public = %(public)s
 """
-# Of many at the same time, one still finds the old time and writes the new one. What a
-# wrong clock wrote ahead of now is written over.
+# Of many at the same time, only one writes. A time in the future, which a wrong clock
+# wrote, is replaced.
 NOTES = {
     "use": """
     UPDATE api_keys SET last_used_at = %(now)s, last_used_ip = %(ip)s
@@ -96,11 +96,15 @@ class Verifier:
     def read(self, public: str) -> Row | None:
         """The row of the key with this public part, good or not."""
         values = {**times(), "public": public}
+        idle = self.idle
         try:
             return self.first_row(READ_KEY, values)
-        except psycopg.OperationalError:
-            while self.idle:  # the server was restarted: none of them works
-                self.idle.pop().close()
+        except psycopg.OperationalError as error:
+            if not idle or error.sqlstate == "55P03":  # the table is locked
+                raise
+            self.idle = []  # the server was restarted: none of them works
+            for connection in idle:
+                connection.close()
             return self.first_row(READ_KEY, values)
 
     def first_row(self, statement: str, values: Row) -> Row | None:
@@ -148,6 +152,8 @@ class Verifier:
         else:
             connection.autocommit = True
             connection.row_factory = psycopg.rows.dict_row
+            # It writes only notes of use and of refusals, which no standby needs.
+            connection.execute("SET synchronous_commit = local")
         return connection
 
 
@@ -158,11 +164,11 @@ def for_sqlite(statement: str) -> str:
 
 
 def times() -> dict[str, str]:
-    """Now and a minute around, in UTC, as SQLite compares times: letter by letter."""
+    """Now, and one minute before and after, as the text that SQLite compares."""
     now = utcnow()
     moments = {
         "minute_ago": now - MINUTE,
         "now": now,
         "in_a_minute": now + MINUTE,
     }
-    return {name: time.isoformat(" ", "microseconds") for name, time in moments.items()}
+    return {name: f"{time:%Y-%m-%d %H:%M:%S.%f}" for name, time in moments.items()}

@@ -13,7 +13,7 @@ from schemas.resources import CreatedKeySchema, KeySchema, PaginationSchema
 
 
 class KeyIdConverter(BaseConverter):
-    """The rest of the path, whatever it is: each unknown id gets the one 404."""
+    """Any text, even with slashes: every unknown id gets the same 404."""
 
     regex = "(?s:.*)"
     part_isolating = False
@@ -26,7 +26,7 @@ bp.before_request(interactive_session)
 @bp.get("")
 def list_keys() -> Answer:
     """My keys: active ones first, then newest first."""
-    query = load_query(PageQuerySchema())
+    query = load_query(PageQuerySchema())  # page, per_page
     page = db.paginate(ApiKey.list_of(g.user), **query, error_out=False)
     data = {
         "api_keys": KeySchema(many=True).dump(page.items),
@@ -42,7 +42,7 @@ def create_key() -> Answer:
     password = data.pop("password")
     User.check_password(g.user.username, password, origin(), "incorrect_password")
     key = ApiKey.create(g.user, origin(), **data)
-    db.session.commit()  # also without a key: the password was right
+    db.session.commit()  # also if refused: it deletes the failed attempt
     if key is None:
         raise Refused(
             "max_keys_reached", current_app.config["LATCHKEY_MAX_ACTIVE_KEYS"]

@@ -23,7 +23,7 @@ class RequestSchema(Schema):
 
     @pre_load
     def prepare(self, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Refuse what PostgreSQL cannot store; JSON's 7.0 is the whole number 7."""
+        """Refuse what PostgreSQL cannot store; a JSON 7.0 becomes 7."""
         prepared = dict(data)
         for name, value in data.items():
             if NOT_STORABLE.search(str(value)):
@@ -42,7 +42,7 @@ def visible(text: str) -> None:
 
 
 def fits_bcrypt(password: str) -> None:
-    """Raises ``required`` or ``too_long``: 1 to 72 bytes; bytes are not characters."""
+    """Raises ``required`` or ``too_long``: 1 to 72 bytes."""
     if not password:
         raise ValidationError("required")
     if len(unicodedata.normalize("NFC", password).encode()) > 72:

@@ -17,7 +17,7 @@ NOT_NEEDED = shutil.ignore_patterns(
     ".*", "__pycache__", "bench", "instance", "node_modules", "tests", "tools"
 )
 TOGETHER = {"docs": ["docs", "mcp"]}  # the MCP server serves the documentation
-IMPORT = re.compile(r"^from extras import (\([^)]*\)|.*)$", re.M)
+MENTION = r"^    {0}(,|\.register\(app\))(  #.*)?\n"  # a line of its own
 EXTRAS = sorted(
     part.removeprefix("extras/").removesuffix(".py")
     for part in reading.parts()
@@ -92,21 +92,16 @@ def without(names, here):
     shutil.copytree(ROOT, here, ignore=NOT_NEEDED)
     wiring = here / "app.py"
     text = wiring.read_text()
-    imported = re.findall(r"\w+", IMPORT.search(text)[1])
     for name in names:
         extra = here / "extras" / name
         if extra.is_dir():
             shutil.rmtree(extra)
         else:
             extra.with_suffix(".py").unlink()
-        imported.remove(name)
-        register = f"    {name}.register(app)\n"
-        assert text.count(register) == 1
-        text = text.replace(register, "")
-    line = f"from extras import {', '.join(imported)}" if imported else ""
-    text = IMPORT.sub(line, text)
-    for name in names:
+        text, mentions = re.subn(MENTION.format(name), "", text, flags=re.M)
+        assert mentions == 2, "it is imported, and registered"
         assert not re.search(rf"\b{name}\b", text), f"app.py mentions {name} once more"
+    text = text.replace("from extras import (\n)\n", "")
     wiring.write_text(text)
     return here
 

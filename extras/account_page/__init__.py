@@ -1,7 +1,5 @@
 """The account page at /, and its session, which a browser keeps in a cookie."""
 
-import re
-
 from flask import (
     Blueprint,
     Flask,
@@ -13,17 +11,13 @@ from flask import (
     request,
 )
 
-from auth import origin
-from extras import secure_page
-from json_api import load_json, success
+from extras import LOCAL, secure_page
+from json_api import success
 from models.database import db
 from models.session import Session
-from models.user import User
-from schemas.requests import LoginSchema
-from schemas.resources import SessionSchema
+from routes import sessions
 
 COOKIE = "latchkey"
-LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
 bp = Blueprint(
     "account_page",
@@ -50,15 +44,19 @@ def page() -> str:
 
 @bp.post("/api/session")
 def log_in() -> Response:
-    """Log in. The token is in a cookie, which no script can read."""
+    """Log in as by the API, but the token is in a cookie, which no script can read."""
     require_same_origin()
-    data = load_json(LoginSchema())
-    user = User.check_password(**data, origin=origin(), refusal="bad_credentials")
-    session = Session.start(user)
-    db.session.commit()
-    schema = SessionSchema(only=("expires_at", "user"))
-    response = make_response(success("login successful", schema.dump(session)))
-    set_cookie(response, session.token)
+    body, _ = sessions.login()
+    token = body["data"].pop("token")
+    response = make_response(body)
+    response.set_cookie(  # until the browser is closed
+        COOKIE,
+        token,
+        path="/api",
+        secure=request.is_secure or not LOCAL.fullmatch(request.host),
+        httponly=True,
+        samesite="Strict",
+    )
     return response
 
 
@@ -72,7 +70,7 @@ def log_out() -> Response:
             Session.end(Session.digest == session.digest)
     db.session.commit()
     response = make_response(success("logout successful"))
-    set_cookie(response, "", max_age=0)
+    response.delete_cookie(COOKIE, path="/api")
     return response
 
 
@@ -96,17 +94,3 @@ def require_same_origin() -> None:
         same = site == "same-origin"
     if not same:
         abort(403)
-
-
-def set_cookie(response: Response, value: str, max_age: int | None = None) -> None:
-    """Without ``max_age``, in seconds, it lasts until the browser is closed."""
-    is_local = LOCAL_HOST.fullmatch(request.host) is not None
-    response.set_cookie(
-        COOKIE,
-        value,
-        max_age=max_age,
-        path="/api",
-        secure=request.is_secure or not is_local,
-        httponly=True,
-        samesite="Strict",
-    )

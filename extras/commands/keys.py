@@ -2,28 +2,29 @@
 
 import click
 import sqlalchemy as sa
-from flask import current_app
 
 import tokens
 from extras.commands.operator import OperatorGroup, origin, read_line
-from extras.commands.users import existing_user
+from extras.commands.users import find_user
 from models.api_key import ApiKey
-from models.database import Condition, db
+from models.database import Condition, db, setting
 from models.user import User
 
 group = OperatorGroup("keys", help="Everybody's API keys.")
 
 
 @group.command("list")
-@click.option("--user", callback=existing_user, help="Only this user's.")
-def list_keys(user: User | None) -> None:
+@click.option("--user", "username", help="Only this user's.")
+def list_keys(username: str | None) -> None:
     """Id, owner, public part, mode, status, last use and name of every key."""
     query = sa.select(ApiKey, User.username).join(User)
-    if user:
-        query = query.where(User.id == user.id)
+    if username:
+        query = query.where(User.id == find_user(username).id)
     for key, owner in db.session.execute(query.order_by(User.username, ApiKey.id)):
-        what = f"{key.id}\t{owner}\t{key.key_public}\t{key.mode}\t{key.status}"
-        click.echo(f"{what}\t{key.last_used_at or 'never'}\t{key.name!r}")
+        click.echo(
+            f"{key.id}\t{owner}\t{key.key_public}\t{key.mode}\t{key.status}"
+            f"\t{key.last_used_at or 'never'}\t{key.name!r}"
+        )
 
 
 @group.command("revoke")
@@ -49,7 +50,7 @@ def revoke_key(key_id: str, token_stdin: bool) -> None:
 
 
 def has_token(text: str) -> Condition:
-    token = tokens.parse(text.strip(), current_app.config["LATCHKEY_KEY_PREFIX"])
+    token = tokens.parse(text.strip(), setting("LATCHKEY_KEY_PREFIX"))
     if token is None:
         raise click.ClickException("no such key: this is no token")
     return sa.and_(ApiKey.key_public == token.public, ApiKey.digest == token.digest)

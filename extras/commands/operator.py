@@ -21,12 +21,14 @@ class OneLineErrors(click.Command):
             if database_code(error).startswith(TEMPORARY):
                 raise click.ClickException("the database is busy: try again") from None
             cause = str(getattr(error, "orig", error)).partition("\n")[0]
-            hint = "is DATABASE_URL right, and did `flask db upgrade` run?"
-            raise click.ClickException(f"the database: {cause} ({hint})") from None
+            raise click.ClickException(
+                f"the database: {cause} "
+                "(is DATABASE_URL right, and did `flask db upgrade` run?)"
+            ) from None
 
 
-class OperatorGroup(OneLineErrors, AppGroup):
-    pass
+class OperatorGroup(AppGroup):
+    command_class = OneLineErrors
 
 
 def read_line() -> str:
@@ -41,4 +43,4 @@ def read_line() -> str:
 def origin() -> Origin:
     """The command, in place of a request."""
     command = click.get_current_context().command_path
-    return Origin(ip=None, method="CLI", path=command[:200])
+    return Origin(ip=None, method="CLI", path=command)

@@ -16,11 +16,15 @@ from models.session import Session
 
 BATCH = 500  # rows
 PAUSE = 0.05  # seconds, in which others may write
-KEPT = click.IntRange(1, 36500)
 
 
 @click.command("prune", cls=OneLineErrors)
-@click.option("--days", default=90, type=KEPT, help="How long they are kept.")
+@click.option(
+    "--days",
+    default=90,
+    type=click.IntRange(1, 36500),
+    help="How long they are kept.",
+)
 @with_appcontext
 def prune(days: int) -> None:
     """Delete expired sessions, old audit rows, and old keys that are of no use."""

@@ -1,7 +1,6 @@
 """flask users: who may sign in."""
 
 import re
-import unicodedata
 
 import click
 import sqlalchemy as sa
@@ -14,32 +13,11 @@ from models.session import Session
 from models.user import User, normalized
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")  # fits the headers of any proxy
-NOT_TYPED = {"Cc", "Cs"}  # Unicode's control characters, and halves of others
+NOT_TYPED = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, half characters
 
 
-def new_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    name = value.lower()
-    if not NAME.fullmatch(name):
-        raise click.BadParameter("only a-z, 0-9 and ._@+-, at most 64 of them")
-    return name
-
-
-def check_password(password: str) -> None:
-    """Raises BadParameter for what nobody could type, or bcrypt could not hash."""
-    if any(unicodedata.category(character) in NOT_TYPED for character in password):
-        raise click.BadParameter("a password has no control characters")
-    if len(password) < 8:
-        raise click.BadParameter("a password has at least 8 characters")
-    if len(normalized(password).encode()) > 72:
-        raise click.BadParameter("a password has at most 72 bytes of UTF-8")
-
-
-def existing_user(
-    context: click.Context, parameter: click.Parameter, name: str | None
-) -> User | None:
-    """The user of this name, or None without a name. Raises BadParameter."""
-    if name is None:
-        return None
+def find_user(name: str) -> User:
+    """The user of this name. Raises BadParameter."""
     user = User.by_name(name)
     if user is None:
         raise click.BadParameter(f"no user named {name}")
@@ -47,13 +25,18 @@ def existing_user(
 
 
 def set_new_password(user: User, from_stdin: bool) -> None:
-    """Ask for a password, or read it from standard input."""
+    """Ask for a password, or read it from standard input. Raises BadParameter."""
     db.session.commit()  # no transaction stays open while somebody types
     if from_stdin:
         password = read_line()
     else:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    check_password(password)
+    if NOT_TYPED.search(password):
+        raise click.BadParameter("a password has no control characters")
+    if len(password) < 8:
+        raise click.BadParameter("a password has at least 8 characters")
+    if len(normalized(password).encode()) > 72:  # bcrypt takes no more
+        raise click.BadParameter("a password has at most 72 bytes of UTF-8")
     user.set_password(password)
 
 
@@ -65,7 +48,7 @@ def commit(event: str, user: User) -> None:
 
 
 group = OperatorGroup("users", help="Who may sign in.")
-user_argument = click.argument("user", callback=existing_user)
+username_argument = click.argument("username")
 password_stdin = click.option(
     "--password-stdin",
     is_flag=True,
@@ -74,14 +57,17 @@ password_stdin = click.option(
 
 
 @group.command("add")
-@click.argument("username", callback=new_name)
+@username_argument
 @password_stdin
 def add_user(username: str, password_stdin: bool) -> None:
     """Add a user: name of a-z, 0-9 and ._@+-, password of 8 characters to 72 bytes."""
+    username = username.lower()
+    if not NAME.fullmatch(username):
+        raise click.BadParameter("a name has 1 to 64 of a-z, 0-9 and ._@+-")
     taken = click.ClickException(f"there is a user named {username} already")
-    user = User(id=new_id(), username=username)
     if User.by_name(username):
         raise taken
+    user = User(id=new_id(), username=username)
     set_new_password(user, password_stdin)
     db.session.add(user)
     try:
@@ -100,27 +86,30 @@ def list_users() -> None:
 
 
 @group.command("suspend")
-@user_argument
-def suspend_user(user: User) -> None:
+@username_argument
+def suspend_user(username: str) -> None:
     """Refuse every session and key of a user, at once."""
+    user = find_user(username)
     user.suspended_at = utcnow()
     Session.end(Session.user_id == user.id)
     commit("user_suspended", user)
 
 
 @group.command("restore")
-@user_argument
-def restore_user(user: User) -> None:
+@username_argument
+def restore_user(username: str) -> None:
     """End a suspension; keys that were not revoked and have not expired work again."""
+    user = find_user(username)
     user.suspended_at = None
     commit("user_restored", user)
 
 
 @group.command("password")
-@user_argument
+@username_argument
 @password_stdin
-def change_password(user: User, password_stdin: bool) -> None:
+def change_password(username: str, password_stdin: bool) -> None:
     """Set a user's password; ends the user's sessions, not the keys."""
+    user = find_user(username)
     set_new_password(user, password_stdin)
     Session.end(Session.user_id == user.id)
     commit("password_changed", user)

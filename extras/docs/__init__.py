@@ -102,20 +102,17 @@ def find_endpoint(method: str, path: str) -> str:
 
 def search(query: str) -> list[str]:
     """The titles of the Markdown pages that have a word of the query, best first."""
-    words = query[:200].lower().split()[:10]  # bounded, and so is the cost
+    words = query.lower().split()[:10]  # bounded, and so is the cost
     scores = {}
     for path, page in pages().items():
-        if not path.endswith(".md"):
-            continue
-        heading, description = page.split("\n\n", 2)[:2]
-        summary = description.partition(".")[0].lower().split()
-        text = page.lower()
-        score = (
-            sum(word in summary for word in words),
-            sum(word in text for word in words),
-        )
-        if any(score):
-            scores[f"- {heading[2:]}: {description}"] = score
+        if path.endswith(".md"):
+            heading, description = page.split("\n\n", 2)[:2]
+            summary = description.partition(".")[0].lower().split()
+            text = page.lower()
+            # A word of the summary counts more than all words of the rest.
+            score = sum((word in text) + 11 * (word in summary) for word in words)
+            if score:
+                scores[f"- {heading[2:]}: {description}"] = score
     return sorted(scores, key=scores.__getitem__, reverse=True)
 
 

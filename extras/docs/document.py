@@ -39,12 +39,8 @@ def resolve(part: Any, components: JSON) -> Any:
         return [resolve(item, components) for item in part]
     if not isinstance(part, dict):
         return part
-    resolved = {}
-    for name, value in part.items():
-        if name == "$ref":
-            kind, component = value.split("/")[2:]  # of #/components/kind/component
-            value = components[kind][component]
-            resolved.update(resolve(value, components))
-        else:
-            resolved[name] = resolve(value, components)
+    resolved = {name: resolve(value, components) for name, value in part.items()}
+    if "$ref" in part:
+        kind, name = resolved.pop("$ref").split("/")[2:]  # of #/components/kind/name
+        resolved |= resolve(components[kind][name], components)
     return resolved

@@ -1,7 +1,6 @@
 """What a client of /mcp sends: a JSON-RPC message of one of the revisions."""
 
 import json
-import re
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ from typing import Any
 from flask import current_app, request
 from werkzeug.exceptions import HTTPException
 
+from extras import LOCAL
 from json_api import JSON, read_body
 
 SERVER: JSON = json.loads(Path(__file__).with_name("server.json").read_bytes())
 MODERN: JSON = SERVER["modern"]
 HANDSHAKE: JSON = SERVER["handshake"]
-LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
 
 class McpError(Exception):
