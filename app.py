@@ -44,7 +44,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(load_settings(environ))
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # code comes first
+    # In answers, code comes first.
+    app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a doubled slash is not a redirect
     app.url_map.converters["key_id"] = api_keys.KeyIdConverter
     app.register_error_handler(Exception, errors.handle)
@@ -56,7 +57,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     Migrate(app, db)
 
     verifier = Verifier(database_url, app.config["LATCHKEY_KEY_PREFIX"])
-    app.wsgi_app = VerifyMiddleware(app.wsgi_app, verifier)  # type: ignore[method-assign]
+    in_front = VerifyMiddleware(app.wsgi_app, verifier)
+    app.wsgi_app = in_front  # type: ignore[method-assign]
     app.extensions["verifier"] = verifier
     app.extensions["token_sources"] = [bearer_tokens]
     app.register_blueprint(sessions.public)

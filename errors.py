@@ -33,7 +33,6 @@ TEMPORARY = (
     "53300",  # too many connections
     "57P0",  # the server stops or starts
 )
-NOT_IN_THIS_ENCODING = ("22P05", "22021")  # of a PostgreSQL database that is not UTF-8
 
 
 def handle(error: Exception) -> ErrorAnswer:
@@ -49,7 +48,7 @@ def handle(error: Exception) -> ErrorAnswer:
     code = database_code(error)
     if code.startswith(TEMPORARY) or isinstance(error, PoolTimeout):
         return refused(Refused("busy", 1))
-    if code in NOT_IN_THIS_ENCODING:
+    if code in ("22P05", "22021"):  # a database that is not in UTF-8 cannot hold it
         return invalid(ValidationError({"body": ["invalid"]}))
     return answer(500, "internal server error")
 
