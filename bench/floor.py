@@ -1,4 +1,7 @@
-"""The floor every ratio is to: one Flask endpoint that answers JSON and does nothing else."""
+"""The floor every ratio is to: one Flask endpoint that answers JSON and does nothing else.
+
+And the limit: a WSGI callable that answers nothing, which no framework can be under.
+"""
 
 from flask import Flask
 
@@ -8,3 +11,8 @@ app = Flask(__name__)
 @app.get("/verify")
 def verify():
     return {"ok": True}
+
+
+def bare(environ, start_response):
+    start_response("200 OK", [("Content-Length", "0")])
+    return []

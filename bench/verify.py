@@ -1,8 +1,10 @@
-"""What a verification costs: CPU time of the workers per request, as a ratio to a bare endpoint.
+"""What a verification costs: CPU time of the workers per request, as a ratio to a floor.
 
-Everything is served at once and measured in turn, in several rounds, because the machine's speed
-drifts: a ratio is between neighbours of one round, and the median of the rounds is printed. When
-one worker happens to accept all connections, half the machine idles: such a turn is repeated.
+The floor is an empty Flask view; the limit is a bare WSGI callable, without Flask. All
+are served at once and measured in turn, in several rounds, because the machine's speed
+drifts: a ratio is between neighbours of one round, and the median of the rounds is
+printed. When one worker happens to accept all connections, half the machine idles: such
+a turn is repeated.
 """
 
 import argparse
@@ -15,40 +17,37 @@ import time
 from pathlib import Path
 from statistics import median, quantiles
 
+import psycopg
 from servers import Postgres
 
 from app import create_app
 from bench.setup import Server, bcrypt_hash, fill, forget
-from tokens import mint
+from tokens import new_token
 
 HERE = Path(__file__).parent
-UNEVEN, TRIES = (
-    0.8,
-    10,
-)  # above this share of the CPU for one worker, again; so often at most
+ALTERNATIVES = "bench.alternatives:app"
+UNEVEN = 0.8  # above this share of the CPU for one worker a turn is repeated
+TRIES = 10  # at most
 
 
 class Target:
     """A server, and what it is asked; of each round, figures by column."""
 
     def __init__(self, name, server, tokens, home, database=None):
-        self.name, self.server, self.tokens, self.rounds = name, server, tokens, []
-        self.repeated, self.uneven = 0, 0
+        self.name, self.server, self.tokens = name, server, tokens
+        self.rounds, self.repeated, self.uneven = [], 0, 0
         self.app = create_app({"DATABASE_URL": database}) if database else None
-        self.file = Path(home, f"{name}.tokens".replace(" ", "-").replace(",", ""))
+        self.file = Path(home, "".join(filter(str.isalnum, name)))
         self.file.write_text("\n".join(tokens) + "\n")
 
     def warm(self):
         """Each token once, one after the other: CPU in µs and time in ms, both per request."""
-        client, before = (
-            http.client.HTTPConnection(self.server.url[7:]),
-            self.server.cpu(),
-        )
+        client = http.client.HTTPConnection(self.server.url[7:])
+        before = self.server.cpu()
         began = time.monotonic()
         for token in self.tokens:
-            client.request(
-                "GET", "/verify", headers={"Authorization": f"Bearer {token}"}
-            )
+            head = {"Authorization": f"Bearer {token}"}
+            client.request("GET", "/verify", headers=head)
             client.getresponse().read()
         client.close()
         took = time.monotonic() - began
@@ -93,7 +92,7 @@ class Target:
 
 
 def targets(stack, home, sizes):
-    """The floor first; then Latchkey on both databases by size; then the alternatives."""
+    """The floor and the limit; Latchkey on both databases by size; the alternatives."""
 
     def server(application, **environ):
         started = Server(application, Path(home, "gunicorn.log"), **environ)
@@ -102,39 +101,34 @@ def targets(stack, home, sizes):
 
     database, asked = Postgres(), 1000
     stack.callback(database.remove)
-    bare = [mint("lk").text for _ in range(asked)]
-    found = [Target("floor", server("bench.floor:app"), bare, home)]
-    for name, url in (
-        ("SQLite", f"sqlite:///{home}/%d.db"),
-        ("PostgreSQL", database.url),
-    ):
+    unknown = [new_token("lk").text for _ in range(asked)]
+    found = [
+        Target("floor: an empty Flask view", server("bench.floor:app"), unknown, home),
+        Target("limit: bare WSGI callable", server("bench.floor:bare"), unknown, home),
+    ]
+    sqlite = f"sqlite:///{home}/%d.db"
+    for name, url in (("SQLite", sqlite), ("PostgreSQL", database.url)):
         for size in sizes:
             if name == "PostgreSQL":
                 create_database(url, f"keys{size}")
             here = url.replace("%d", str(size)).replace("/postgres?", f"/keys{size}?")
-            good, latchkey = (
-                fill(here, size, asked),
-                server("wsgi:app", DATABASE_URL=here),
-            )
+            good = fill(here, size, asked)
+            latchkey = server("wsgi:app", DATABASE_URL=here)
             found.append(Target(f"{name}, {size:,} keys", latchkey, good, home, here))
             if size == min(sizes, key=lambda each: abs(each - 100_000)):
                 dead = fill(here, size, asked, revoked=True)
                 found.append(Target(f"{name}, revoked", latchkey, dead, home, here))
                 garbage = [token[:-1] + "_" for token in good]
                 found.append(Target(f"{name}, garbage", latchkey, garbage, home))
-                orm = server(
-                    "bench.alternatives:app", DATABASE_URL=here, ALTERNATIVE="orm"
-                )
+                orm = server(ALTERNATIVES, DATABASE_URL=here, ALTERNATIVE="orm")
                 found.append(Target(f"{name}, ORM", orm, good, home, here))
     url = f"sqlite:///{home}/bcrypt.db"
     slow = fill(url, 1000, 8, hashed=bcrypt_hash)
-    hashing = server("bench.alternatives:app", DATABASE_URL=url, ALTERNATIVE="bcrypt")
+    hashing = server(ALTERNATIVES, DATABASE_URL=url, ALTERNATIVE="bcrypt")
     return [*found, Target("SQLite, bcrypt", hashing, slow, home, url)]
 
 
 def create_database(url, name):
-    import psycopg
-
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
 
@@ -172,10 +166,8 @@ def compared(found, sizes):
     by_name = {
         target.name: [figures[0] for figures in target.rounds] for target in found
     }
-    lines = [
-        "| CPU µs/request, ratio in the same round | median | quartiles |",
-        "|---|---|---|",
-    ]
+    title = "CPU µs/request, ratio in the same round"
+    lines = [f"| {title} | median | quartiles |", "|---|---|---|"]
     middle = min(sizes, key=lambda each: abs(each - 100_000))
     for name in ("SQLite", "PostgreSQL"):
         pairs = [(f"{size:,} keys", f"{sizes[0]:,} keys") for size in sizes[1:]]
@@ -186,18 +178,18 @@ def compared(found, sizes):
             )
             ratios = [mine / theirs for mine, theirs in both]
             low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-            lines.append(
-                f"| {name}: {one} to {other} | {median(ratios):.2f} | {low:.2f} … {high:.2f} |"
-            )
+            figures = f"{median(ratios):.2f} | {low:.2f} … {high:.2f}"
+            lines.append(f"| {name}: {one} to {other} | {figures} |")
     return "\n".join(lines)
 
 
 def repeats(found):
-    turns, again = (sum(len(t.rounds) for t in found), sum(t.repeated for t in found))
+    turns = sum(len(target.rounds) for target in found)
+    again = sum(target.repeated for target in found)
     uneven = {target.name: target.uneven for target in found if target.uneven}
     return (
-        f"{turns} turns; {again} repeated, because one worker had over {UNEVEN:.0%} of the CPU; "
-        f"still so after {TRIES} tries: {uneven or 'none'}."
+        f"{turns} turns; {again} repeated, because one worker had over {UNEVEN:.0%} "
+        f"of the CPU; still so after {TRIES} tries: {uneven or 'none'}."
     )
 
 
@@ -211,9 +203,8 @@ def main():
     )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        home = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="latchkey-bench-")
-        )
+        made = tempfile.TemporaryDirectory(prefix="latchkey-bench-")
+        home = stack.enter_context(made)
         found = targets(stack, home, options.sizes)
         for _ in range(options.rounds):
             for target in random.sample(found, len(found)):

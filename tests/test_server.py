@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from statistics import median
 from threading import Barrier, Event
@@ -225,7 +225,8 @@ def test_while_log_ins_are_checked_verifications_are_answered(serve, alice, http
             assert answer.status_code == 200
         assert not all(each.done() for each in flood)
     told = [each.result() for each in flood]
-    assert told.count((401, None)) >= 2 and set(told) == {(401, None), (503, "1")}
+    assert told.count((401, None)) in (1, 2)
+    assert set(told) == {(401, None), (503, "1")}
 
 
 @pytest.fixture
@@ -423,8 +424,9 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(
             def send(calls):
                 return [pool.submit(ask, server, database, what) for what in calls]
 
-            for each in send(["verify", "me"] * 100):  # the pools are warm
-                assert each.result()[1] == 200
+            for _ in range(20):  # until the pools are warm
+                wait(send(["verify", "me"] * 4))
+            recovered(server, database)
             with database.frozen():
                 waiting = send(first)
                 time.sleep(8)

@@ -7,8 +7,10 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
-from errors import TEMPORARY, database_code
+from errors import database_code
 from models.audit_event import Origin
+
+LOCKED = ("SQLITE_BUSY", "55P03")  # by another program, for longer than we wait
 
 
 class OneLineErrors(click.Command):
@@ -18,7 +20,7 @@ class OneLineErrors(click.Command):
         try:
             return super().invoke(ctx)
         except SQLAlchemyError as error:
-            if database_code(error).startswith(TEMPORARY):
+            if database_code(error).startswith(LOCKED):
                 raise click.ClickException("the database is busy: try again") from None
             cause = str(getattr(error, "orig", error)).partition("\n")[0]
             raise click.ClickException(
