@@ -1,4 +1,4 @@
-"""The measurements: ``python -m bench.verify`` and so on, in the root of the project."""
+"""The measurements: ``python -m bench.verify`` and so on, in the project's root."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Latchkey with one thing done in another way, which ALTERNATIVE in the environment names.
+"""Latchkey with one thing done in another way: ALTERNATIVE in the environment says it.
 
 ``orm``: /verify is a Flask view, on the ORM as one writes it. ``bcrypt``: the same with
 keys that are hashed by bcrypt. ``cache``: a verdict may be 20 ms old.

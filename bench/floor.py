@@ -1,6 +1,6 @@
-"""The floor every ratio is to: one Flask endpoint that answers JSON and does nothing else.
+"""The floor every ratio is to: a Flask view that answers JSON and does nothing else.
 
-And the limit: a WSGI callable that answers nothing, which no framework can be under.
+And the limit: a WSGI callable that answers nothing.
 """
 
 from flask import Flask

@@ -20,12 +20,12 @@ from models.database import db, utcnow
 from models.session import Session
 from models.user import User
 
-TRAIL = """INSERT INTO audit_events (created_at, event, user_id, api_key_id, method, path)
-    {n} SELECT '2026-01-01 00:00:00', 'created', 'u' || ((i + 4) / 5), 'k' || i, 'POST', '/'
-    FROM n"""
-OLD = (
-    "UPDATE {} SET {} = '2020-01-01 00:00:00' WHERE id IN (SELECT id FROM {} LIMIT {})"
-)
+TRAIL = """INSERT INTO audit_events
+    (created_at, event, user_id, api_key_id, method, path)
+    {n} SELECT '2026-01-01 00:00:00', 'created', 'u' || ((i + 4) / 5), 'k' || i,
+        'POST', '/' FROM n"""
+OLD = """UPDATE {table} SET {column} = '2020-01-01 00:00:00'
+    WHERE id IN (SELECT id FROM {table} LIMIT {count})"""
 
 
 def median_ms(call, times=50):
@@ -47,7 +47,8 @@ def measure(name, url, size):
             ("api_keys", "revoked_at"),
             ("audit_events", "created_at"),
         ):
-            db.session.execute(sa.text(OLD.format(table, column, table, size // 100)))
+            old = OLD.format(table=table, column=column, count=size // 100)
+            db.session.execute(sa.text(old))
         db.session.execute(sa.text("ANALYZE"))
         session = Session.start(db.session.get(User, "u300"))
         session.expires_at = utcnow() + timedelta(days=1)
@@ -64,12 +65,10 @@ def measure(name, url, size):
     ]
     began = time.perf_counter()
     flask, words = FlaskGroup(create_app=lambda: app), ["prune", "--days", "1000"]
-    told = CliRunner().invoke(flask, words).output
+    output = CliRunner().invoke(flask, words).output.strip()
     seconds = time.perf_counter() - began
     cells = " | ".join(f"{each:.1f}" for each in times)
-    print(
-        f"| {name} | {size:,} | {cells} | {seconds:.2f}: {told.strip()} |", flush=True
-    )
+    print(f"| {name} | {size:,} | {cells} | {seconds:.2f}: {output} |", flush=True)
     with app.app_context():
         db.engine.dispose()
 

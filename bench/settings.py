@@ -1,8 +1,9 @@
-"""Which settings of gunicorn verify best, as ratios to the shipped ones, and what memory they take.
+"""Which settings of gunicorn verify best, as ratios to the shipped ones; their memory.
 
-python -m bench.settings [--rounds 5]
+    python -m bench.settings [--rounds 5]
 
-MiB of master and workers when they have started and after 2 s of load, alone on the machine.
+MiB of master and workers when they have started, and after 2 s of load, with nothing
+else served.
 """
 
 import argparse
@@ -48,9 +49,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     with contextlib.ExitStack() as stack:
-        home = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="latchkey-bench-")
-        )
+        made = tempfile.TemporaryDirectory(prefix="latchkey-bench-")
+        home = stack.enter_context(made)
         shipped = (ROOT / "gunicorn.conf.py").read_text()
         for name, lines in MORE.items():
             Path(home, f"{name}.conf.py").write_text(f"{shipped}\n{lines}\n")
@@ -72,9 +72,8 @@ def main():
             server = start(name)
             stack.callback(server.stop)
             targets.append(Target(name, server, good, home))
-        print(
-            "| gunicorn | connections | CPU | requests/s | p50 | p99 | MiB idle, loaded |"
-        )
+        columns = "connections | CPU | requests/s | p50 | p99 | MiB idle, loaded"
+        print(f"| gunicorn | {columns} |")
         print("|---" * 7 + "|")
         for connections in (4, 32):
             for target in targets:
@@ -88,10 +87,9 @@ def main():
                     median(mine[i] / shipped[i] for mine, shipped in pairs)
                     for i in range(4)
                 ]
-                cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
-                idle, loaded = used[target.name]
-                line = f"| {target.name} | {connections} | {cells} | {idle:.0f}, {loaded:.0f} |"
-                print(line, flush=True)
+                cells = [str(connections), *(f"{ratio:.2f}" for ratio in ratios)]
+                cells.append(", ".join(f"{each:.0f}" for each in used[target.name]))
+                print(f"| {target.name} | {' | '.join(cells)} |", flush=True)
             print(f"\n{repeats(targets)}\n")
 
 

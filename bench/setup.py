@@ -1,4 +1,4 @@
-"""What a measurement needs: databases full of keys, and servers whose CPU time can be read."""
+"""What a measurement needs: databases full of keys, and servers to be measured."""
 
 import contextlib
 import os
@@ -21,7 +21,8 @@ from models.database import db, new_id, utcnow
 TIMES = "'2026-01-01 00:00:00', '2099-01-01 00:00:00'"
 FILL = {  # keys nobody asks for: a user for every five
     "sqlite": (
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count) ",
+        "WITH RECURSIVE n(i) AS "
+        "(SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count) ",
         ("hex(randomblob(6))", "randomblob(32)"),
     ),
     "postgresql": (
@@ -33,15 +34,16 @@ USERS = """INSERT INTO users (id, username, password_hash, created_at)
     {n} SELECT 'u' || i, 'user' || i, '', '2026-01-01 00:00:00' FROM n"""
 KEYS = """INSERT INTO api_keys
     (id, user_id, name, key_public, digest, mode, created_at, expires_at)
-    {n} SELECT 'k' || i, 'u' || ((i + 4) / 5), 'script', {public}, {digest}, 'read', {times}
-    FROM n"""
+    {n} SELECT 'k' || i, 'u' || ((i + 4) / 5), 'script', {public}, {digest}, 'read',
+        {times} FROM n"""
 ASKED = """INSERT INTO api_keys
     (id, user_id, name, key_public, digest, mode, created_at, expires_at, revoked_at)
-    VALUES (:id, 'u1', 'script', :public, :digest, 'read', :now, '2099-01-01 00:00:00', :revoked)"""
+    VALUES (:id, 'u1', 'script', :public, :digest, 'read', :now,
+        '2099-01-01 00:00:00', :revoked)"""
 
 
 def fill(url, count, asked, revoked=False, hashed=tokens.digest):
-    """Create the tables if need be, ``count`` keys and ``asked`` more; the tokens of those."""
+    """A database with ``count`` keys and ``asked`` more; the tokens of those."""
     app = create_app({"DATABASE_URL": url})
     with app.app_context():
         flask_migrate.upgrade(ROOT / "migrations")
@@ -71,7 +73,7 @@ def fill(url, count, asked, revoked=False, hashed=tokens.digest):
 
 
 def forget(app):
-    """Let the next use of each key that is asked be the first of its minute, which is noted."""
+    """Let the next use of each key be the first of its minute, which is noted."""
     never = "last_used_at = NULL, last_refused_at = NULL"
     with app.app_context():
         db.session.execute(sa.text(f"UPDATE api_keys SET {never} WHERE user_id = 'u1'"))
@@ -88,10 +90,9 @@ class Server:
     def __init__(self, application, log, *options, **environ):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        clean = {
-            k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TZ")
-        }
-        clean |= {"LATCHKEY_BIND": self.url[7:]}
+        kept = ("PATH", "HOME", "LANG", "TZ")
+        clean = {name: os.environ[name] for name in kept if name in os.environ}
+        clean["LATCHKEY_BIND"] = self.url[7:]
         command = [sys.executable, "-m", "gunicorn", *options]
         with open(log, "ab") as out:
             self.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Do clients that send a byte a second hold verification up, behind nginx and without it?
+"""Do clients that send a byte a second hold verification up, with nginx and without?
 
 python -m bench.slow [--clients 500] [--seconds 20]
 """
@@ -18,16 +18,15 @@ from bench.setup import Server, fill
 
 
 def verify(url, token, until):
-    """One client, ten times a second: milliseconds of each answer, None where none came."""
+    """One client, ten times a second: ms of each answer, None where none came."""
     found = []
     while time.monotonic() < until:
         link = http.client.HTTPConnection(url[7:], timeout=2)
         with contextlib.closing(link):
             began, answer = time.monotonic(), None
             with contextlib.suppress(OSError):
-                link.request(
-                    "GET", "/verify", headers={"Authorization": f"Bearer {token}"}
-                )
+                head = {"Authorization": f"Bearer {token}"}
+                link.request("GET", "/verify", headers=head)
                 answer = link.getresponse().status
             assert answer in (200, None), answer
             found.append((time.monotonic() - began) * 1000 if answer else None)
@@ -49,7 +48,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--seconds", type=int, default=20)
-    told = parser.parse_args()
+    options = parser.parse_args()
     print("| | answered | no answer in 2 s | p50 ms | p99 ms |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="latchkey-bench-") as home:
         database = f"sqlite:///{home}/latchkey.db"
@@ -57,14 +56,10 @@ def main():
         server = Server("wsgi:app", Path(home, "log"), DATABASE_URL=database)
         with behind_nginx(server.url, home) as nginx:
             for name, url in (("behind nginx", nginx), ("gunicorn alone", server.url)):
-                line(f"{name}, quiet", url, tokens, told.seconds)
-                with slow_clients(url, told.clients):
-                    line(
-                        f"{name}, {told.clients} slow clients",
-                        url,
-                        tokens,
-                        told.seconds,
-                    )
+                line(f"{name}, quiet", url, tokens, options.seconds)
+                with slow_clients(url, options.clients):
+                    title = f"{name}, {options.clients} slow clients"
+                    line(title, url, tokens, options.seconds)
         server.stop()
 
 

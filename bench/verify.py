@@ -1,4 +1,4 @@
-"""What a verification costs: CPU time of the workers per request, as a ratio to a floor.
+"""What a verification costs: the workers' CPU time per request, as a ratio to a floor.
 
 The floor is an empty Flask view; the limit is a bare WSGI callable, without Flask. All
 are served at once and measured in turn, in several rounds, because the machine's speed
@@ -41,7 +41,7 @@ class Target:
         self.file.write_text("\n".join(tokens) + "\n")
 
     def warm(self):
-        """Each token once, one after the other: CPU in µs and time in ms, both per request."""
+        """Each token once, one after the other: CPU µs and time in ms per request."""
         client = http.client.HTTPConnection(self.server.url[7:])
         before = self.server.cpu()
         began = time.monotonic()
@@ -57,7 +57,7 @@ class Target:
     def measure(self, seconds, connections):
         """CPU in µs, requests per second, p50 and p99 in ms; then ``warm`` twice.
 
-        The first time each key's use is written down; the second time, and under load, it was
+        The first time each key's use is noted; the second time, and under load, it was
         within the minute.
         """
         if self.app:
@@ -134,7 +134,7 @@ def create_database(url, name):
 
 
 def table(found, columns):
-    """Each figure, and in brackets its ratio to the floor of the same round; medians."""
+    """Each figure, and in brackets its ratio to the floor of its round; medians."""
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for target in found:
         cells = []
@@ -162,7 +162,7 @@ ALONE = {
 
 
 def compared(found, sizes):
-    """CPU per request of more keys to that of the fewest, and of a refused key to a good one."""
+    """CPU per request: more keys to the fewest, and a refused key to a good one."""
     by_name = {
         target.name: [figures[0] for figures in target.rounds] for target in found
     }

@@ -110,13 +110,10 @@ def passes_without(name: str) -> bool:
         for folder in ("bench", "tests", "tools"):
             shutil.copytree(ROOT / folder, tree / folder, ignore=NOT_COPIED)
         own = {test for extra in together for test in TESTS[extra]}
+        options = ["-m", "not live", "--tb=short", *leave_out(own, tree)]
+        command = [sys.executable, "-m", "pytest", *options]
         started = time.monotonic()
-        ran = subprocess.run(
-            [sys.executable, "-m", "pytest", "-m", "not live", *leave_out(own, tree)],
-            cwd=tree,
-            capture_output=True,
-            text=True,
-        )
+        ran = subprocess.run(command, cwd=tree, capture_output=True, text=True)
         seconds = time.monotonic() - started
     passed = re.search(r"(\d+) passed", ran.stdout)
     good = ran.returncode == 0 and passed

@@ -14,8 +14,13 @@ LOCAL = re.compile(r"(https?://)?(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
 def public_url() -> str:
     """Where clients reach this service, without a slash at the end."""
-    url: str = current_app.config["LATCHKEY_PUBLIC_URL"] or request.host_url
-    return url.rstrip("/")
+    url: str = current_app.config["LATCHKEY_PUBLIC_URL"]
+    return url or requested_origin()
+
+
+def requested_origin() -> str:
+    """Scheme and host as requested; werkzeug's ``host_url`` fails on bad punycode."""
+    return f"{request.scheme}://{request.host}"
 
 
 def secure_page(response: Response) -> Response:

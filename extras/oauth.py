@@ -78,7 +78,10 @@ def revoke() -> ResponseReturnValue:
 def metadata() -> dict[str, Any]:
     """Where the two endpoints are (RFC 8414).
 
-    No token is issued: there are no response types, and no empty arrays (3.2).
+    No token is issued here, so three members that strict clients ask for cannot be
+    given honestly: authorization_endpoint and token_endpoint, for there is neither, and
+    response_types_supported, for there is none and an empty array is forbidden (3.2).
+    For the same reason grant_types_supported is not there to say "none".
     """
     base = public_url()
     return {

@@ -31,7 +31,7 @@ class Session(Model):
     @classmethod
     def start(cls, user: User) -> Self:
         """A new session with its ``token``, for the one answer that shows it."""
-        token = tokens.new_token(cls.token_prefix())
+        token = tokens.new_token(setting("LATCHKEY_KEY_PREFIX") + "s")
         session = cls(
             digest=token.digest,
             user=user,
@@ -44,7 +44,7 @@ class Session(Model):
     @classmethod
     def by_token(cls, text: str) -> Self | None:
         """The session of this token, unless it has ended or its user is suspended."""
-        token = tokens.parse(text, cls.token_prefix())
+        token = tokens.parse(text, setting("LATCHKEY_KEY_PREFIX") + "s")
         session = db.session.get(cls, token.digest) if token else None
         if session and session.expires_at > utcnow() and not session.user.suspended_at:
             return session
@@ -60,7 +60,3 @@ class Session(Model):
         db.session.flush()
         ended = sa.delete(cls).where(*conditions).returning(cls.user_id)
         return list(db.session.scalars(ended))
-
-    @staticmethod
-    def token_prefix() -> str:
-        return f"{setting('LATCHKEY_KEY_PREFIX')}s"

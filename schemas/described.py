@@ -11,7 +11,6 @@ CODES: dict[str, Any] = {
     "required": "required",
     "null": "required",
     "invalid": "invalid",
-    "too_large": "out_of_range",
 }
 
 

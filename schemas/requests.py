@@ -42,10 +42,11 @@ def visible(text: str) -> None:
 
 
 def fits_bcrypt(password: str) -> None:
-    """Raises ``required`` or ``too_long``: 1 to 72 bytes."""
+    """Raises ``required`` or ``too_long``: 1 to 72 bytes, in NFC or as typed."""
     if not password:
         raise ValidationError("required")
-    if len(unicodedata.normalize("NFC", password).encode()) > 72:
+    composed = unicodedata.normalize("NFC", password)
+    if min(len(password.encode()), len(composed.encode())) > 72:
         raise ValidationError("too_long")
 
 

@@ -163,7 +163,7 @@ def wait_for(url, seconds=30):
 
 
 def free_port():
-    """A port below those that Linux gives to clients: none of them takes it meanwhile."""
+    """A port below those that Linux gives to clients: none takes it meanwhile."""
     for port in random.sample(range(20000, 32768), 100):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -172,7 +172,7 @@ def free_port():
 
 @contextmanager
 def behind_nginx(url, home):
-    """The URL of deploy/nginx.conf before this server; its two addresses are changed."""
+    """The URL of deploy/nginx.conf before this server; only its addresses change."""
     port = free_port()
     user = "user root;" if os.getuid() == 0 else ""
     site = (ROOT / "deploy/nginx.conf").read_text()

@@ -1,4 +1,4 @@
-"""The three ways to run it, each for real: nginx, systemd's unit, the Procfile; and dev.sh."""
+"""Three ways to run it, for real: nginx, systemd's unit, the Procfile; and dev.sh."""
 
 import os
 import re
@@ -37,7 +37,7 @@ CLEAN = {
 CLEAN |= {"PATH": f"{BIN}:{os.environ['PATH']}", "LATCHKEY_BCRYPT_ROUNDS": "4"}
 
 
-# --- nginx ------------------------------------------------------------------------------------
+# --- nginx ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def behind_nginx(tmp_path):
 
         def start(url):
             nginx = stack.enter_context(servers.behind_nginx(url, tmp_path))
-            # From an address that is not nginx's own: the true one can be told from the proxy's.
+            # From an address that is not nginx's own, to tell the two apart.
             there = httpx.HTTPTransport(local_address="127.0.0.2")
             return stack.enter_context(httpx.Client(base_url=nginx, transport=there))
 
@@ -58,9 +58,8 @@ def behind_nginx(tmp_path):
 def session(serve, behind_nginx):
     """Alice's, at a real Latchkey behind nginx."""
     http = behind_nginx(serve(LATCHKEY_TRUSTED_PROXIES="1").url)
-    http.headers["Authorization"] = (
-        f"Bearer {log_in(http, 'alice').json()['data']['token']}"
-    )
+    token = log_in(http, "alice").json()["data"]["token"]
+    http.headers["Authorization"] = f"Bearer {token}"
     return http
 
 
@@ -100,23 +99,19 @@ def test_no_forged_address_gets_through_nginx(behind_nginx):
 def test_behind_nginx_the_true_address_is_written_down(session, sql):
     for forged in FORGED:
         bad = {"username": "alice", "password": "wrong"}
-        assert (
-            session.post("/api/auth/login", json=bad, headers=forged).status_code == 401
-        )
+        answer = session.post("/api/auth/login", json=bad, headers=forged)
+        assert answer.status_code == 401
         wanted = {"name": "script", "mode": "read", "password": PASSWORD}
-        key = session.post("/api/me/api-keys", json=wanted, headers=forged).json()[
-            "data"
-        ]
+        answer = session.post("/api/me/api-keys", json=wanted, headers=forged)
+        key = answer.json()["data"]
         bearer = {"Authorization": f"Bearer {key['token']}", **forged}
         assert session.get("/verify", headers=bearer).headers["X-User-Name"] == "alice"
-        assert (
-            session.delete(f"/api/me/api-keys/{key['id']}", headers=forged).status_code
-            == 200
-        )
+        answer = session.delete(f"/api/me/api-keys/{key['id']}", headers=forged)
+        assert answer.status_code == 200
         assert session.get("/verify", headers=bearer).status_code == 401
-    told = sql("SELECT event, ip FROM audit_events ORDER BY id")
+    audited = sql("SELECT event, ip FROM audit_events ORDER BY id")
     events = ["login_failed", "created", "revoked", "auth_failed"]
-    assert told == [(event, "127.0.0.2") for _ in FORGED for event in events]
+    assert audited == [(event, "127.0.0.2") for _ in FORGED for event in events]
     assert sql("SELECT DISTINCT last_used_ip FROM api_keys") == [("127.0.0.2",)]
 
 
@@ -134,7 +129,7 @@ def test_behind_nginx_a_strange_id_is_one_more_unknown_key(session):
 
 
 def test_behind_nginx_slow_clients_hold_nobody_up(session):
-    """Five hundred send a byte a second; nginx waits for them, no thread of gunicorn's does."""
+    """Five hundred send a byte a second; nginx waits for them, gunicorn does not."""
     wanted = {"name": "script", "mode": "read", "password": PASSWORD}
     key = session.post("/api/me/api-keys", json=wanted).json()["data"]
     bearer, until = {"Authorization": f"Bearer {key['token']}"}, time.monotonic() + 4.5
@@ -147,19 +142,29 @@ def test_behind_nginx_slow_clients_hold_nobody_up(session):
 def test_what_nginx_refuses_itself_never_arrives(session, sql):
     """A long body and a NUL: in nginx's own words, not in our envelope."""
     for refused, status in (
-        (session.post("/api/auth/login", content=b"x" * 2_000_000), 413),
+        (session.post("/api/auth/login", content=b"x" * 16_385), 413),
         (session.delete("/api/me/api-keys/%00"), 400),
     ):
-        assert (refused.status_code, refused.headers["Content-Type"]) == (
-            status,
-            "text/html",
-        )
-    ours = session.post("/api/auth/login", content=b"x" * 20_000)
-    assert (ours.status_code, ours.json()["code"]) == (413, 413)
+        assert refused.status_code == status
+        assert refused.headers["Content-Type"] == "text/html"
+    largest = session.post("/api/auth/login", content=b"x" * 16_384)
+    assert (largest.status_code, largest.json()["code"]) == (415, 415)  # no JSON
     assert sql("SELECT event FROM audit_events") == []
 
 
-# --- systemd ----------------------------------------------------------------------------------
+def test_behind_nginx_a_verification_may_have_a_body_of_any_size(session):
+    """It decides nothing, and a gateway may pass on what its client sent."""
+    wanted = {"name": "script", "mode": "read", "password": PASSWORD}
+    key = session.post("/api/me/api-keys", json=wanted).json()["data"]
+    bearer = {"Authorization": f"Bearer {key['token']}"}
+    for path in ("/verify", "/verify/any/path?scope=read"):
+        answer = session.put(path, content=b"x" * 2_000_000, headers=bearer)
+        assert (answer.status_code, answer.headers["X-Key-Id"]) == (200, key["id"])
+    answer = session.get("/verified", headers=bearer)
+    assert answer.status_code == 404
+
+
+# --- systemd --------------------------------------------------------------------------
 
 UNIT = (ROOT / "deploy/latchkey.service").read_text()
 
@@ -170,10 +175,10 @@ def setting(name):
 
 @pytest.fixture
 def vm():
-    """/opt/latchkey, which the service may not write to, and /var/lib/latchkey, which is its."""
+    """/opt/latchkey, which the service may not write to, and its /var/lib/latchkey."""
     home = Path(tempfile.mkdtemp(prefix="latchkey-vm-"))
     home.chmod(0o755)
-    not_needed = shutil.ignore_patterns(".*", "__pycache__", "instance")
+    not_needed = shutil.ignore_patterns(".*", "__pycache__", "instance", "node_modules")
     shutil.copytree(ROOT, home / "opt", ignore=not_needed)
     (home / "opt/.venv").symlink_to(sys.prefix)
     (home / "state").mkdir(mode=int(setting("StateDirectoryMode"), 8))
@@ -190,14 +195,14 @@ def rewritten(vm, text):
 
 
 def unprivileged():
-    """What runs a command as nobody; it may read root's files where python is one of them."""
+    """What runs a command as nobody, who may read root's files if python is one."""
     if os.getuid() != 0:
         return []
     drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    same = f"import flask, re; assert re.__file__ == {re.__file__!r}"  # not another python's
-    if subprocess.run(
-        [*drop, sys.executable, "-c", same], capture_output=True
-    ).returncode:
+    # Not another python's:
+    same = f"import flask, re; assert re.__file__ == {re.__file__!r}"
+    command = [*drop, sys.executable, "-c", same]
+    if subprocess.run(command, capture_output=True).returncode:
         drop += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return drop
 
@@ -250,29 +255,23 @@ def test_the_unit_starts_says_that_it_is_ready_and_stops(vm):
     assert not (vm / "opt/instance").exists()
 
 
-# --- the Procfile -----------------------------------------------------------------------------
+# --- the Procfile ---------------------------------------------------------------------
 
 
 @pytest.fixture
 def honcho(new_database_url, tmp_path):
-    """Runs one line of the Procfile as a PaaS does: port and database from the environment."""
+    """Runs one line of the Procfile as a PaaS does, with its environment variables."""
     port, started = free_port(), []
     environ = {
         **CLEAN,
         "DATABASE_URL": new_database_url.replace("postgresql:", "postgres:"),
+        "PORT": str(port),
+        "WEB_CONCURRENCY": "3",
     }
-    environ |= {"PORT": str(port), "WEB_CONCURRENCY": "3"}
 
     def start(line):
-        command = [
-            "honcho",
-            "-e",
-            tmp_path / "none",
-            "-f",
-            ROOT / "Procfile",
-            "start",
-            line,
-        ]
+        options = ["-e", tmp_path / "none", "-f", ROOT / "Procfile"]
+        command = ["honcho", *options, "start", line]
         log = tmp_path / f"{line}.log"
         with log.open("wb") as out:
             started.append(
@@ -300,17 +299,13 @@ def test_the_procfile_migrates_serves_on_port_and_stops(honcho, new_database_url
     assert release.wait(60) == 0, log.read_text()
     web, log = honcho("web")
     answer = wait_for(f"http://127.0.0.1:{honcho.port}/healthz")
-    assert (answer.status_code, answer.json()["message"]) == (
-        200,
-        "ok",
-    )  # the tables are there
-    forwarded = {
-        "X-Forwarded-For": "6.6.6.6, 192.0.2.7"
-    }  # the router adds the last one
+    # The tables are there.
+    assert (answer.status_code, answer.json()["message"]) == (200, "ok")
+    # The router adds the last address.
+    forwarded = {"X-Forwarded-For": "6.6.6.6, 192.0.2.7"}
     bad = {"username": "a", "password": "wrong"}
-    httpx.post(
-        f"http://127.0.0.1:{honcho.port}/api/auth/login", json=bad, headers=forwarded
-    )
+    log_in = f"http://127.0.0.1:{honcho.port}/api/auth/login"
+    httpx.post(log_in, json=bad, headers=forwarded)
     with create_app({"DATABASE_URL": new_database_url}).app_context():
         assert db.session.scalars(sa.select(AuditEvent.ip)).all() == ["192.0.2.7"]
         db.session.remove()
@@ -326,38 +321,42 @@ def test_the_procfile_migrates_serves_on_port_and_stops(honcho, new_database_url
     assert listening == {("0.0.0.0", honcho.port)}
     web.terminate()
     assert web.wait(20) == 143  # honcho's own word for SIGTERM
-    told = log.read_text()
-    assert "Shutting down: Master" in told and "SIGKILL" not in told, told
+    output = log.read_text()
+    assert "Shutting down: Master" in output and "SIGKILL" not in output, output
     assert psutil.wait_procs([master, *workers], timeout=5)[1] == []
 
 
-# --- dev.sh -----------------------------------------------------------------------------------
+# --- dev.sh ---------------------------------------------------------------------------
+
+
+def python(statement):
+    """A shell script in place of python3, which dev.sh calls with -c."""
+    return f"""exec {sys.executable} -c "import sys; {statement}; $2" """
+
 
 PYTHONS = {
     "missing": "exit 127",
-    "too old": f"""exec {sys.executable} -c "import sys; sys.version_info = (3, 10); $2" """,
-    "no venv": f"""exec {sys.executable} -c "import sys; sys.modules['venv'] = None; $2" """,
-    "no pip": f"""exec {sys.executable} -c "import sys; sys.modules['ensurepip'] = None; $2" """,
+    "too old": python("sys.version_info = (3, 10)"),
+    "no venv": python("sys.modules['venv'] = None"),
+    "no pip": python("sys.modules['ensurepip'] = None"),
 }
 
 
 def dev_sh_run(home, **environ):
     shutil.copy(ROOT / "dev.sh", home)
-    told = {"capture_output": True, "text": True}
-    return subprocess.run(
-        ["/bin/sh", "dev.sh", "run"], cwd=home, env=CLEAN | environ, **told
-    )
+    command = ["/bin/sh", "dev.sh", "run"]
+    options = {"env": CLEAN | environ, "capture_output": True, "text": True}
+    return subprocess.run(command, cwd=home, **options)
 
 
-@pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS)
-def test_what_is_missing_is_said_in_one_line_with_its_package(tmp_path, python):
-    (tmp_path / "python3").write_text(f"#!/bin/sh\n{python}\n")
+@pytest.mark.parametrize("script", PYTHONS.values(), ids=PYTHONS)
+def test_what_is_missing_is_said_in_one_line_with_its_package(tmp_path, script):
+    (tmp_path / "python3").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "python3").chmod(0o755)
     ran = dev_sh_run(tmp_path, PATH=f"{tmp_path}:/usr/bin:/bin")
-    told = (
-        "latchkey needs python3 3.11 or newer with venv: apt-get install python3-venv\n"
-    )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", told)
+    needed = "latchkey needs python3 3.11 or newer with venv: "
+    needed += "apt-get install python3-venv\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", needed)
     assert not (tmp_path / ".venv").exists()
 
 
@@ -370,8 +369,5 @@ def test_an_installation_that_was_cut_short_is_made_again_and_one_that_fails_end
         script.unlink()  # its package is there: ensurepip alone would make none
     ran = dev_sh_run(tmp_path, PYTHON=sys.executable)
     assert (tmp_path / ".venv/bin/pip").exists()
-    assert (
-        ran.returncode == 1
-        and "nowhere.txt" in ran.stderr
-        and "flask" not in ran.stderr
-    )
+    assert ran.returncode == 1
+    assert "nowhere.txt" in ran.stderr and "flask" not in ran.stderr

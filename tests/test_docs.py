@@ -114,7 +114,7 @@ def test_the_table_of_settings_is_that_of_config_py():
 def test_a_worker_has_the_threads_and_connections_that_the_page_names():
     """Each thread may verify, and the session's pool has its own connections."""
     text = page("docs/configuration.md")
-    [threads] = re.findall(r"^threads = (\d+)$", page("gunicorn.conf.py"), re.M)
+    [threads] = re.findall(r"^threads = (\d+)", page("gunicorn.conf.py"), re.M)
     assert threads == "4" and "each has four threads" in text
     options = engine_options("postgresql://host/name")
     most = int(threads) + options["pool_size"] + options["max_overflow"]

@@ -45,7 +45,7 @@ def primary():
 
 @pytest.fixture(scope="module")
 def standby(primary):
-    """A hot standby of ``primary`` which applies everything a tenth of a second late."""
+    """A hot standby of ``primary`` that applies everything 0.1 seconds late."""
     server = Postgres(primary)
     server.set("recovery_min_apply_delay", "100ms")
     primary.set("synchronous_standby_names", "*")

@@ -1,12 +1,16 @@
 """What clients really send: headers twice, half a body, strange addresses."""
 
+import gzip
 import json
 import socket
+import zlib
 from contextlib import suppress
+from datetime import datetime, timedelta
 from http.client import HTTPResponse
+from urllib.parse import quote
 
 import pytest
-from servers import Server
+from servers import PASSWORD, Server
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +198,264 @@ def test_a_body_over_16_kib_gets_413(send, alice, path, size):
     bearer, length = GOOD.format(alice.token), LENGTH.format(size)
     status, body = send("POST", path, bearer, JSON, length, body=b" " * size)
     assert (status, json.loads(body)) == (413, TOO_LARGE)
+
+
+# --- Host -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exactly(server):
+    """Send these bytes, as they are; the status of the answer, within two seconds."""
+
+    def ask(*lines, body=b""):
+        sent = "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
+        with socket.create_connection(("127.0.0.1", server.port), timeout=2) as wire:
+            wire.sendall(sent)
+            with HTTPResponse(wire) as answer:
+                answer.begin()
+                return answer.status
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "GET /verify",
+        "POST /verify/a",
+        "OPTIONS /verify",
+        "GET /healthz",
+        "GET /",
+        "GET /docs",
+        "GET /api/me",
+        "DELETE /api/me/api-keys",
+        "DELETE /api/me/api-keys/x",
+        "POST /api/auth/login",
+        "POST /oauth/revoke",
+        "GET /nowhere",
+        "GET http://latchkey/verify",
+    ],
+)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        ["X-Forwarded-Host: latchkey"],
+        ["Forwarded: host=latchkey"],
+        ["X-Host: latchkey"],
+        [":authority: latchkey"],
+    ],
+    ids=" ".join,
+)
+def test_without_a_host_http_1_1_is_400(exactly, alice, sql, start, headers):
+    """RFC 9112, 3.2: whoever stands in front may have taken it for another's."""
+    key = alice.key()
+    for token in (alice.token, key["token"]):
+        bearer = f"Authorization: Bearer {token}"
+        assert exactly(f"{start} HTTP/1.1", bearer, *headers) == 400
+    assert sql("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == [(1,)]
+    assert sql("SELECT count(*) FROM api_keys WHERE last_used_at IS NULL") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "version, headers, status",
+    [
+        pytest.param("HTTP/1.1", ["Host: latchkey"], 200, id="one"),
+        pytest.param("HTTP/1.1", ["hOST:latchkey"], 200, id="in another case"),
+        pytest.param("HTTP/1.1", ["Host:"], 200, id="empty"),
+        pytest.param("HTTP/1.1", ["Host: "], 200, id="a space"),
+        pytest.param("HTTP/1.0", [], 200, id="HTTP/1.0 without"),
+        pytest.param("HTTP/1.0", ["Host: latchkey"], 200, id="HTTP/1.0"),
+        pytest.param("HTTP/1.1", ["Host: a", "Host: a"], 400, id="twice"),
+        pytest.param("HTTP/1.1", ["Host: a", "Host: b"], 400, id="two"),
+        pytest.param("HTTP/1.1", ["Host: a", "Host:"], 400, id="one and an empty"),
+        pytest.param("HTTP/1.1", ["Host : a"], 400, id="a space before the colon"),
+        pytest.param("HTTP/1.1", ["X-Host: a"], 400, id="another header"),
+    ],
+)
+def test_a_host_is_needed_once(exactly, token, version, headers, status):
+    bearer = GOOD.format(token)
+    assert exactly(f"GET /verify {version}", bearer, *headers) == status
+    assert exactly(f"GET /healthz {version}", *headers) == status
+
+
+# --- Content-Encoding -----------------------------------------------------------------
+
+WRONG_TYPE = {"code": 415, "message": "unsupported media type", "data": {}}
+ENCODINGS = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "GZIP": gzip.compress,
+    "deflate": zlib.compress,
+    "br": bytes,
+    "zstd": bytes,
+    "compress": bytes,
+    "aes128gcm": bytes,
+    "gzip, gzip": lambda body: gzip.compress(gzip.compress(body)),
+    "identity, gzip": gzip.compress,
+    "nonsense": bytes,
+    "utf-8": bytes,
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_an_encoded_body_is_415(send, alice, sql, encoding, chunked):
+    """It would be bytes to no one's liking, or a bomb."""
+    encode, key = ENCODINGS[encoding], alice.key()
+    bearer, coding = GOOD.format(alice.token), f"Content-Encoding: {encoding}"
+    who = json.dumps({"username": "alice", "password": PASSWORD})
+    wanted = json.dumps({"name": "script", "mode": "read", "password": PASSWORD})
+    for path, kind, body in [
+        ("/api/auth/login", JSON, who),
+        ("/api/me/api-keys", JSON, wanted),
+        ("/oauth/revoke", FORM, f"token={key['token']}"),
+        ("/oauth/introspect", FORM, f"token={key['token']}"),
+        ("/mcp", JSON, '{"jsonrpc": "2.0", "id": 1, "method": "ping"}'),
+    ]:
+        sent = encode(body.encode())
+        framed = CHUNKED if chunked else LENGTH.format(len(sent))
+        sent = chunk(sent) if chunked else sent
+        status, told = send("POST", path, bearer, kind, coding, framed, body=sent)
+        assert status == 415, path
+        assert path == "/mcp" or json.loads(told) == WRONG_TYPE
+    assert sql("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == [(1,)]
+    assert sql("SELECT count(*) FROM sessions") == [(1,)]
+    rows = sql("SELECT event FROM audit_events")
+    assert rows == [("created",)]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_on_verify_and_without_a_body_an_encoding_never_matters(
+    send, alice, token, encoding
+):
+    coding, bearer = f"Content-Encoding: {encoding}", GOOD.format(token)
+    body = gzip.compress(b"x")
+    sized = LENGTH.format(len(body))
+    assert send("POST", "/verify", bearer, coding, sized, body=body) == (200, b"")
+    assert send("GET", "/verify", bearer, coding) == (200, b"")
+    session = GOOD.format(alice.token)
+    for method, path in [
+        ("GET", "/healthz"),
+        ("GET", "/api/me"),
+        ("GET", "/docs"),
+        ("DELETE", "/api/me/api-keys"),
+    ]:
+        assert send(method, path, session, coding)[0] == 200
+
+
+# --- null -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",
+        '"expires_in_days": null, ',
+        '"expires_in_days":null,',
+        '"expires_in_days" : null , ',
+        '"expires_in_days": 90, ',
+        '"expires_in_days": 90.0, ',
+        '"expires_in_days": 9e1, ',
+        '"expires_in_days": 7, "expires_in_days": null, ',
+    ],
+)
+def test_no_number_of_days_is_as_none_was_sent(send, alice, sent):
+    body = f'{{{sent}"name": "a", "mode": "read", "password": "{PASSWORD}"}}'.encode()
+    sized = LENGTH.format(len(body))
+    address = ("POST", "/api/me/api-keys", GOOD.format(alice.token), JSON, sized)
+    status, told = send(*address, body=body)
+    key = json.loads(told)["data"]
+    assert status == 201
+    made, ends = (
+        datetime.fromisoformat(key[at]) for at in ("created_at", "expires_at")
+    )
+    assert abs(ends - made - timedelta(days=90)) < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("field", ["name", "mode", "password"])
+def test_null_is_no_value_of_a_field_that_is_needed(alice, sql, field):
+    without = {"name": "a", "mode": "read", "password": PASSWORD} | {field: None}
+    answer = alice.call("POST", "/api/me/api-keys", json=without)
+    [error] = answer.json["data"]["errors"]
+    assert (error["key"], error["message"]) == (field, "required")
+    assert sql("SELECT count(*) FROM api_keys") == [(0,)]
+
+
+@pytest.mark.parametrize("field", ["username", "password"])
+def test_null_is_no_name_and_no_password(app, field):
+    who = {"username": "alice", "password": PASSWORD} | {field: None}
+    for path in ("/api/auth/login", "/api/session"):
+        ours = {"Sec-Fetch-Site": "same-origin"}
+        answer = app.test_client().post(path, json=who, headers=ours)
+        [error] = answer.json["data"]["errors"]
+        assert (error["key"], error["message"]) == (field, "required")
+
+
+# --- ids ------------------------------------------------------------------------------
+
+CASES = {
+    "lower": str.lower,
+    "upper": str.upper,
+    "capitalized": str.capitalize,
+    "title": str.title,
+    "swapped": lambda text: text[:18].upper() + text[18:],
+    "every other": lambda text: "".join(
+        letter.upper() if n % 2 else letter for n, letter in enumerate(text)
+    ),
+}
+# An id in which each letter that there may be is one.
+ID = "abcdefab-cdef-4bcd-8eab-cdefabcdefab"
+
+
+@pytest.fixture
+def known_id(alice, sql):
+    """A key of Alice's with this id, and its token."""
+    key = alice.key()
+    sql("UPDATE api_keys SET id = :id", id=ID)
+    sql("UPDATE audit_events SET api_key_id = :id", id=ID)
+    return key["token"]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_an_id_is_the_same_in_any_case(app, alice, bob, known_id, verify, case):
+    written = case(ID)
+    path = "/api/me/api-keys"
+    trail = alice.call("GET", f"{path}/audit?api_key_id={written}").json["data"]
+    assert [entry["api_key_id"] for entry in trail["audit"]] == [ID]
+    both = f"{path}/audit?event=created&api_key_id={written}"
+    assert alice.call("GET", both).json["data"]["pagination"]["total_count"] == 1
+    none = bob.call("GET", f"{path}/audit?api_key_id={written}").json["data"]
+    assert none["audit"] == []
+    assert bob.call("DELETE", f"{path}/{written}").status_code == 404
+    assert verify(known_id).status_code == 200
+    assert alice.call("DELETE", f"{path}/{written}").status_code == 200
+    assert verify(known_id).status_code == 401
+    again = app.test_cli_runner().invoke(args=["keys", "revoke", written])
+    assert again.output == "was revoked already\n"
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_operator_s_ids_too(app, known_id, verify, sql, case):
+    told = app.test_cli_runner().invoke(args=["keys", "revoke", case(ID)])
+    assert (told.exit_code, told.output) == (0, "revoked\n")
+    assert verify(known_id).status_code == 401
+    query = "SELECT api_key_id FROM audit_events WHERE event = 'revoked'"
+    assert sql(query) == [(ID,)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [ID[:-1], f"{ID}a", f" {ID}", f"{ID} ", ID.replace("-", ""), f"{{{ID}}}"]
+    + [ID.replace("a", "\uff41"), ID.replace("b", "\u0432"), f"urn:uuid:{ID}", "", "%"],
+    ids=ascii,
+)
+def test_nothing_else_is_the_same_id(app, alice, known_id, verify, wrong):
+    path = "/api/me/api-keys"
+    query = {"api_key_id": wrong}
+    answer = alice.call("GET", f"{path}/audit", query_string=query)
+    assert (answer.status_code, answer.json["data"]["audit"]) == (200, [])
+    assert app.test_cli_runner().invoke(args=["keys", "revoke", wrong]).exit_code != 0
+    if wrong:
+        assert alice.call("DELETE", f"{path}/{quote(wrong)}").status_code == 404
+    assert verify(known_id).status_code == 200

@@ -1,5 +1,7 @@
 """/oauth: introspection (RFC 7662), revocation by token (RFC 7009), metadata."""
 
+from base64 import b64encode
+
 import pytest
 from authlib.integrations.flask_oauth2 import ResourceProtector
 from authlib.integrations.httpx_client import OAuth2Client
@@ -7,6 +9,7 @@ from authlib.oauth2.rfc7662 import IntrospectTokenValidator
 from flask import Flask
 
 import tokens
+from extras import oauth
 
 
 @pytest.fixture
@@ -207,3 +210,104 @@ def test_authlib_protects_a_resource_with_it(serve, alice, service):
     assert (ask(writer).data, ask(reader).status_code) == (b"alice", 403)
     alice.call("DELETE", f"/api/me/api-keys/{writer['id']}")
     assert ask(writer).status_code == 401
+
+
+def basic(credentials, scheme="Basic"):
+    """The header of HTTP Basic for credentials as the client wrote them."""
+    encoded = b64encode(credentials.encode("latin-1")).decode()
+    return {"Authorization": f"{scheme} {encoded}"}
+
+
+def ask_as(app, credentials, token, scheme="Basic"):
+    http, headers = app.test_client(), basic(credentials, scheme)
+    return http.post("/oauth/introspect", data={"token": token}, headers=headers)
+
+
+def every_character(text):
+    return "".join(f"%{ord(character):02x}" for character in text)
+
+
+@pytest.mark.parametrize(
+    "write_name, write_secret",
+    [
+        (str, str),
+        (str, lambda secret: secret.replace("_", "%5F")),
+        (str, lambda secret: secret.replace("_", "%5f")),
+        (str, every_character),
+        (every_character, str),
+        (every_character, every_character),
+    ],
+    ids=["plain", "%5F", "%5f", "secret", "name", "both"],
+)
+def test_http_basic_is_read_plain_and_form_urlencoded(
+    app, alice, service, write_name, write_secret
+):
+    """RFC 6749, 2.3.1: the client encodes both halves; many send them as they are."""
+    name, secret = write_name(service["key_public"]), write_secret(service["token"])
+    for scheme in ("Basic", "basic"):
+        answer = ask_as(app, f"{name}:{secret}", alice.key()["token"], scheme)
+        assert (answer.status_code, answer.json["active"]) == (200, True)
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        "{token}",
+        "{key_public}",
+        "{token}:{key_public}",
+        "{key_public}%3A{token}",
+        "{key_public}:{token}+",
+        "{key_public}:+{token}",
+        "{key_public}+:{token}",
+        "{key_public}:{token}%20",
+        "{key_public}:{token}%2B",
+        "{key_public}:{token}%",
+        "{key_public}%:{token}",
+        "{key_public}:{token}%5",
+        "{key_public}:%zz{token}",
+        "{key_public}:{token}%00",
+        "{key_public}:{token}%FF",
+        "{key_public}:{token}%ED%A0%80",
+        "{key_public}:{token}\xff",
+        "{key_public}:{twice}",
+    ],
+)
+def test_nothing_else_in_http_basic_is_a_client(app, alice, service, credentials):
+    twice = service["token"].replace("_", "%255F")
+    credentials = credentials.format(**service, twice=twice)
+    answer = ask_as(app, credentials, alice.key()["token"])
+    assert (answer.status_code, answer.json) == (401, {"error": "invalid_client"})
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="latchkey"'
+
+
+@pytest.mark.parametrize(
+    "sent, meant",
+    [
+        ("lk%5Fa%2Bb", "lk_a+b"),
+        ("a+b%20c", "a b c"),
+        ("a%25b", "a%b"),
+        ("%2525", "%25"),
+        ("100%", "100%"),
+        ("a%zb", "a%zb"),
+        ("a%3Ab", "a:b"),
+        ("%C3%A9", "é"),
+    ],
+)
+def test_a_plus_and_a_percent_sign_are_decoded_once(app, monkeypatch, sent, meant):
+    """In both halves. No key of ours has them, so the look-up is a stand-in."""
+    key = {"key_public": meant}
+    monkeypatch.setattr(oauth, "good_key", {meant: key}.get)
+    headers = basic(f"{sent}:{sent}")
+    with app.test_request_context(method="POST", headers=headers):
+        assert oauth.client_is_known()
+
+
+def test_the_metadata_has_no_empty_array_and_no_endpoint_that_is_not_there(app):
+    """RFC 8414, 3.2. What strict clients ask for beyond it: test_oauth_clients.py."""
+    http = app.test_client()
+    told = http.get("/.well-known/oauth-authorization-server").json
+    assert all(told.values())
+    for name, url in told.items():
+        if name.endswith("_endpoint"):
+            answer = http.post(url, data={"token": "x"})
+            assert answer.status_code in (200, 401)

@@ -246,14 +246,16 @@ verifier = IntrospectionTokenVerifier(
     required_scopes=["write"],
 )
 
+async def show(token):
+    found = await verifier.verify_token(token)
+    print(json.dumps(found and [found.subject, found.client_id, found.scopes]))
+
 async def use():
-    for token in reader, writer, "revoke", writer:
-        if token == "revoke":
-            httpx2.post(f"{url}/oauth/revoke", data={"token": writer})
-            continue
-        found = await verifier.verify_token(token)
-        shown = found and [found.subject, found.client_id, found.scopes]
-        print(json.dumps(shown))
+    await show(reader)
+    await show(writer)
+    revoked = httpx2.post(f"{url}/oauth/revoke", data={"token": writer})
+    revoked.raise_for_status()
+    await show(writer)
 
 asyncio.run(use())
 """

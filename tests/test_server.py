@@ -443,6 +443,28 @@ def test_a_database_that_hangs_under_traffic_holds_nobody_up(
             assert seconds < (limit if what in ("verify", "health") else 20), answers
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("clients", [1, 8])
+def test_after_a_restart_of_the_database_the_very_first_call_is_answered(
+    database, tmp_path, clients
+):
+    """Its connections are all dead: that is no failure of the database."""
+    server = Server(database.url, tmp_path / "log", WEB_CONCURRENCY="1")
+    try:
+        with ThreadPoolExecutor(clients) as pool:
+            for path in ("verify", "me"):
+                calls = [
+                    pool.submit(ask, server, database, path) for _ in range(clients * 5)
+                ]
+                assert {each.result()[1] for each in calls} == {200}
+        with database.stopped():
+            pass
+        assert verdict(server, database.key) == 200
+        assert ask(server, database, "me")[1] == 200
+    finally:
+        server.stop()
+
+
 SLOW = """CREATE VIEW api_keys AS
     SELECT * FROM fast WHERE (SELECT pg_sleep(3)) IS NOT NULL"""
 

@@ -11,7 +11,7 @@ from flask import (
     request,
 )
 
-from extras import LOCAL, secure_page
+from extras import LOCAL, requested_origin, secure_page
 from json_api import success
 from models.database import db
 from models.session import Session
@@ -89,7 +89,7 @@ def require_same_origin() -> None:
     """Abort with 403 unless one of our own pages made the browser send the request."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is None:  # older browsers send the Origin only
-        same = request.headers.get("Origin") == request.host_url.removesuffix("/")
+        same = request.headers.get("Origin") == requested_origin()
     else:
         same = site == "same-origin"
     if not same:
