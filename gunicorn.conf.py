@@ -4,6 +4,8 @@ import gc
 import logging
 import os
 
+from gunicorn.http import parser
+
 from config import load_settings
 
 settings = load_settings(os.environ)
@@ -17,6 +19,9 @@ threads = 4  # which makes it a gthread worker
 preload_app = True
 keepalive = 95  # seconds, longer than the routers in front (AWS 60, Heroku 90)
 control_socket_disable = True
+# So much of a body that no view wanted is read after the answer, for 5 seconds at most:
+# a proxy that is still sending says 502 otherwise. gunicorn has no setting for it.
+parser._DRAIN_MAX_BYTES = 8 * 1024 * 1024
 limit_request_line = 8190
 limit_request_field_size = 16384
 # Not even from this host does a client's SCRIPT_NAME or scheme choose the route.

@@ -44,10 +44,6 @@ def read_body() -> bytes:
         raise UnsupportedMediaType
     try:
         body = request.get_data()
-    except RequestEntityTooLarge:
-        # Read on, or a proxy that is still sending answers 502.
-        request.environ["wsgi.input"].read(1024 * 1024)
-        raise
     except HTTPException:
         raise
     except Exception:  # of the server's parser: the chunks are broken

@@ -158,8 +158,10 @@ def test_nothing_is_imported_inside_a_function(name):
 
 
 def test_the_application_imports_nothing_of_its_server():
-    """Any WSGI server can run it."""
+    """Any WSGI server can run it; gunicorn.conf.py is gunicorn's own."""
     for name, tree in TREES.items():
+        if name == "gunicorn.conf.py":
+            continue
         assert not [word for word in imported(tree) if word.startswith("gunicorn")], (
             name
         )
