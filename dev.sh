@@ -10,6 +10,8 @@ install() {  # each file once for each content of it
     [ -x .venv/bin/pip ] || "$python" -m venv --clear .venv  # pip comes last: venv was cut short
     for file; do
         cmp -s "$file" ".venv/$file" || {
+            [ -w .venv ] ||
+                { echo "latchkey cannot install into .venv: it may not write there" >&2; exit 1; }
             echo "installing into .venv what is in $file …" >&2
             .venv/bin/python -m pip install -q --disable-pip-version-check -r "$file"
             cp "$file" .venv/

@@ -1,5 +1,6 @@
-"""How Alembic reaches the database: on a connection that waits as long as it takes."""
+"""How Alembic reaches the database: in a transaction, without a limit for a statement."""
 
+import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,23 +19,42 @@ def make_sqlite_file(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-    except OSError as error:
+        connection = connect_for_migration()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.close()
+    except (OSError, sqlite3.Error) as error:
         raise SystemExit(f"latchkey: DATABASE_URL cannot be written: {error}") from None
+
+
+def connect_for_migration():
+    connection = connect(url, limits)
+    if is_sqlite(url):
+        connection.isolation_level = None  # or the driver commits before each DDL
+    return connection
 
 
 if is_sqlite(url):
     make_sqlite_file(Path(url.removeprefix("sqlite:///")))
 engine = sa.create_engine(
     "sqlite://" if is_sqlite(url) else "postgresql+psycopg://",
-    creator=lambda: connect(url, limits),
+    creator=connect_for_migration,
     poolclass=sa.NullPool,
 )
+
+
+@sa.event.listens_for(engine, "begin")
+def begin(connection):
+    """A migration that is killed halfway leaves nothing behind."""
+    if is_sqlite(url):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
 
 with engine.connect() as connection:
     context.configure(
         connection=connection,
         target_metadata=db.metadata,
         render_as_batch=is_sqlite(url),
+        transactional_ddl=True,
         compare_type=True,
     )
     with context.begin_transaction():

@@ -213,6 +213,14 @@ def test_no_host_makes_an_error_of_ours(send, alice, host):
         status = send("GET", path, session, host=host)[0]
         assert status in (200, 400), path
         assert status == 200 or not path.startswith("/api/"), path
+    for method in ("POST", "DELETE"):  # there the host counts
+        origin = f"Origin: http://{host}"
+        assert send(method, "/api/session", origin, host=host)[0] in (
+            200,
+            400,
+            403,
+            415,
+        )
 
 
 # --- addresses ------------------------------------------------------------------------
@@ -340,6 +348,36 @@ def test_an_address_is_written_down_in_its_one_spelling(
     assert rows == [(event, address) for event in events]
     used = "SELECT last_used_ip FROM api_keys WHERE last_used_at IS NOT NULL"
     assert sql(used) == [(address,)]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '"',
+        '"6.6.6.6',
+        '"6.6.6.6"x"',
+        'a"b',
+        '6.6.6.6, "',
+        '"\\',
+        '"\\"',
+        '"a", "b',
+        ',"',
+        '"""',
+    ],
+)
+def test_no_quote_that_a_client_opens_hides_its_address(proxied, alice, sql, said):
+    """A router adds the address behind what the client said, and closes no quote."""
+    key, http = alice.key(), proxied.test_client()
+    headers = {"X-Forwarded-For": f"{said}, 198.51.100.7"}
+    bearer = {"Authorization": f"Bearer {key['token']}"}
+    there = {"environ_overrides": PROXY}
+    assert http.get("/verify", headers=headers | bearer, **there).status_code == 200
+    wrong = {"username": "nobody", "password": "wrong"}
+    answer = http.post("/api/auth/login", json=wrong, headers=headers, **there)
+    assert answer.status_code == 401
+    assert sql("SELECT last_used_ip FROM api_keys") == [("198.51.100.7",)]
+    query = "SELECT ip FROM audit_events WHERE event = 'login_failed'"
+    assert sql(query) == [("198.51.100.7",)]
 
 
 @pytest.mark.parametrize(
@@ -553,6 +591,30 @@ def test_413_reaches_the_client(door, alice, path, kind, size, chunked):
         for _ in range(4):
             status, _ = post(door, path, size, chunked, kind, session, closing)
             assert status == 413
+
+
+@pytest.mark.live
+@framed
+@pytest.mark.parametrize("size", [200_000, 900_000])
+@pytest.mark.parametrize(
+    "status, method, path, headers",
+    [
+        (401, "POST", KEYS, [AS_JSON]),
+        (401, "DELETE", f"{KEYS}/a", []),
+        (404, "POST", "/nowhere", [AS_JSON]),
+        (405, "PUT", "/api/auth/login", [AS_JSON]),
+        (415, "POST", "/api/auth/login", [AS_JSON, "Content-Encoding: gzip"]),
+        (403, "POST", "/api/session", [AS_JSON, "Sec-Fetch-Site: cross-site"]),
+        (200, "GET", "/healthz", []),
+    ],
+)
+def test_every_other_answer_reaches_the_client_too(
+    app, door, status, method, path, headers, size, chunked
+):
+    """Or the 413 of the nginx in front, which lets no such body pass."""
+    for closing in ("Connection: close", "Connection: keep-alive"):
+        told, _ = post(door, path, size, chunked, *headers, closing, method=method)
+        assert told in (status, 413)
 
 
 @pytest.mark.live

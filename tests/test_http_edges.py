@@ -200,6 +200,16 @@ def test_a_body_over_16_kib_gets_413(send, alice, path, size):
     assert (status, json.loads(body)) == (413, TOO_LARGE)
 
 
+@pytest.mark.parametrize("size", [16 * 1024 - 1, 16 * 1024])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_a_body_of_16_kib_is_taken_however_it_is_framed(send, app, size, chunked):
+    who = json.dumps({"username": "alice", "password": PASSWORD}).encode().ljust(size)
+    framed = CHUNKED if chunked else LENGTH.format(size)
+    body = chunk(who) if chunked else who
+    status, told = send("POST", "/api/auth/login", JSON, framed, body=body)
+    assert (status, json.loads(told)["message"]) == (200, "login successful")
+
+
 # --- Host -----------------------------------------------------------------------------
 
 

@@ -1,12 +1,18 @@
 """/oauth: introspection (RFC 7662), revocation by token (RFC 7009), metadata."""
 
+import asyncio
 from base64 import b64encode
+from io import BytesIO
 
 import pytest
 from authlib.integrations.flask_oauth2 import ResourceProtector
 from authlib.integrations.httpx_client import OAuth2Client
 from authlib.oauth2.rfc7662 import IntrospectTokenValidator
 from flask import Flask
+from mcp import Client
+from mcp.client.auth import OAuthClientProvider
+from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+from mcp.shared.auth import OAuthClientMetadata
 
 import tokens
 from extras import oauth
@@ -311,3 +317,190 @@ def test_the_metadata_has_no_empty_array_and_no_endpoint_that_is_not_there(app):
         if name.endswith("_endpoint"):
             answer = http.post(url, data={"token": "x"})
             assert answer.status_code in (200, 401)
+
+
+# --- what comes around a token --------------------------------------------------------
+
+AROUND = {
+    "a line feed": "{}\n",
+    "CRLF": "{}\r\n",
+    "CR": "{}\r",
+    "several lines": "\n\n{}\n\n\n",
+    "spaces": "   {}   ",
+    "tabs": "\t{}\t",
+    "vertical tab and form feed": "\v{}\f",
+    "a no-break space": "\u00a0{}\u00a0",
+    "a wide space": "\u3000{}",
+    "a line separator": "{}\u2028",
+    "next line": "{}\x85",
+    "a byte order mark": "\ufeff{}",
+    "a byte order mark and CRLF": "\ufeff{}\r\n",
+    "quotes": '"{}"',
+    "quotes and a line feed": '"{}"\n',
+    "single quotes": "'{}'",
+    "spaces in quotes": '" {} "',
+}
+around = pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+
+
+@around
+def test_no_200_stands_over_a_living_key(app, alice, verify, sql, around):
+    """The file it was in, or the shell it was typed into, left something around it."""
+    for kind in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        token = alice.key()["token"]
+        form = {"token": around.format(token)}
+        http = app.test_client()
+        answer = http.post("/oauth/revoke", data=form, content_type=kind)
+        assert (answer.status_code, answer.data) == (200, b"")
+        assert verify(token).status_code == 401
+    query = "SELECT reason FROM audit_events WHERE event = 'revoked'"
+    assert sql(query) == [("revoked_by_token",)] * 2
+
+
+@around
+def test_no_200_stands_over_a_living_session(app, alice, around):
+    assert revoke(app, token=around.format(alice.token)).status_code == 200
+    assert alice.call("GET", "/api/me").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["token={}\n", "token={}\r\n", "token={}%0A", "token=+{}+", "token=%20{}%0D%0A"]
+    + ["token_type_hint=access_token&token={}\n", "token={}&more=\n", "&&token={}&"],
+    ids=ascii,
+)
+def test_as_curl_sends_a_file_it_is_revoked_too(app, alice, verify, body):
+    """``--data-binary`` leaves the line feed, ``--data-urlencode`` encodes it."""
+    token, kind = alice.key()["token"], "application/x-www-form-urlencoded"
+    body = body.format(token)
+    for content_type in (kind, f"{kind}; charset=utf-8"):
+        http = app.test_client()
+        answer = http.post("/oauth/revoke", data=body, content_type=content_type)
+        assert answer.status_code == 200
+        assert verify(token).status_code == 401
+
+
+NOTHING = {
+    "empty": {"token": [""]},
+    "missing": {},
+    "another field": {"tokens": ["{token}"], "access_token": ["{token}"]},
+    "in another case": {"Token": ["{token}"]},
+    "a hint alone": {"token_type_hint": ["access_token"]},
+    "a space": {"token": [" "]},
+    "a line feed": {"token": ["\n"]},
+    "CRLF": {"token": ["\r\n"]},
+    "white space": {"token": [" \t\v\f\r\n\u00a0\u2003\u3000"]},
+    "a byte order mark": {"token": ["\ufeff"]},
+    "empty quotes": {"token": ['""']},
+    "twice": {"token": ["{token}", "{token}"]},
+    "one of two is empty": {"token": ["", "{token}"]},
+    "the other is empty": {"token": ["{token}", ""]},
+}
+
+
+def is_invalid(answer):
+    told = answer.status_code, answer.json["error"], answer.mimetype
+    return told == (400, "invalid_request", "application/json")
+
+
+@pytest.mark.parametrize("form", NOTHING.values(), ids=NOTHING)
+def test_without_one_token_it_is_an_invalid_request(app, alice, service, verify, form):
+    """RFC 6749, 3.2; and RFC 7009 has no other word for it."""
+    token, who = alice.key()["token"], (service["key_public"], service["token"])
+    form = {
+        name: [value.replace("{token}", token) for value in values]
+        for name, values in form.items()
+    }
+    for path, auth in (("revoke", None), ("revoke", who), ("introspect", who)):
+        answer = app.test_client().post(f"/oauth/{path}", data=form, auth=auth)
+        assert is_invalid(answer)
+    assert verify(token).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["json", "plain text", "query", "a file", "nothing"])
+def test_a_token_anywhere_else_is_an_invalid_request(app, alice, service, verify, kind):
+    token, who = alice.key()["token"], (service["key_public"], service["token"])
+    sent = {
+        "json": {"json": {"token": token}},
+        "plain text": {"data": f"token={token}", "content_type": "text/plain"},
+        "query": {"query_string": {"token": token}},
+        "a file": {"data": {"token": (BytesIO(token.encode()), "leaked.txt")}},
+        "nothing": {},
+    }[kind]
+    for path, auth in (("revoke", None), ("introspect", who)):
+        answer = app.test_client().post(f"/oauth/{path}", auth=auth, **sent)
+        assert is_invalid(answer)
+    assert verify(token).status_code == 200
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {} ", "\t{}", "\u00a0{}\v"])
+def test_introspection_too_strips_white_space(app, alice, service, around):
+    answer = introspect(app, service, token=around.format(alice.key()["token"]))
+    assert (answer.status_code, answer.json["active"]) == (200, True)
+
+
+UNKNOWN = {
+    "of nobody": lambda token: tokens.new_token("lk").text,
+    "of no session": lambda token: tokens.new_token("lks").text,
+    "of another prefix": lambda token: tokens.new_token("ghp").text,
+    "no token at all": lambda token: "nonsense",
+    "cut short": lambda token: token[:-1],
+    "too long": lambda token: token + "0",
+    "another letter": lambda token: token[:20] + "-" + token[21:],
+    "two": lambda token: f"{token} {token}",
+    "the public part": lambda token: token[3:15],
+    "a JWT": lambda token: "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.",
+    "of 10 KB": lambda token: token * 150,
+    "not ASCII": lambda token: f"\u2603{token}",
+}
+
+
+@pytest.mark.parametrize("change", UNKNOWN.values(), ids=UNKNOWN)
+def test_an_unknown_token_is_200_and_kills_nothing(app, alice, verify, sql, change):
+    """RFC 7009, 2.2: the client can do nothing about it."""
+    token = alice.key()["token"]
+    for hint in ("access_token", "refresh_token", "nonsense", ""):
+        answer = revoke(app, token=change(token), token_type_hint=hint)
+        assert (answer.status_code, answer.data) == (200, b"")
+    assert verify(token).status_code == 200
+    assert alice.call("GET", "/api/me").status_code == 200
+    assert sql("SELECT count(*) FROM audit_events WHERE event = 'revoked'") == [(0,)]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_client_of_the_mcp_sdk_that_is_ready_for_oauth_asks_mcp_alone(serve):
+    """Its provider would discover, register and authorize, if it were ever told 401."""
+    asked = []
+
+    async def refuse(*arguments):
+        raise AssertionError("it was driven into OAuth")
+
+    async def use(url):
+        async def note(request):
+            asked.append(request.url.path)
+
+        provider = OAuthClientProvider(
+            url,
+            OAuthClientMetadata(redirect_uris=["http://127.0.0.1:1/callback"]),
+            NoTokens(),
+            refuse,
+            refuse,
+        )
+        async with create_mcp_http_client(auth=provider) as http:
+            http.event_hooks = {"request": [note]}
+            async with Client(streamable_http_client(url, http_client=http)) as client:
+                return [tool.name for tool in (await client.list_tools()).tools]
+
+    assert "search_docs" in asyncio.run(use(f"{serve().url}/mcp"))
+    assert set(asked) == {"/mcp"}
+
+
+class NoTokens:
+    """The storage of a client that has never signed in."""
+
+    async def get_tokens(self):
+        return None
+
+    async def get_client_info(self):
+        return None
