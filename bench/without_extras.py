@@ -3,8 +3,9 @@
     python -m bench.without_extras [NAME ...]
 
 For each extra, or for those that are named: a copy of the tree loses the extra, its
-import and its line in app.py, and the tests that are its own (the table below); then
-every other test that is not "live" runs there. If one fails, the exit is 1.
+import and its line in app.py, and the tests that need it (the tables below); then every
+other test that is not "live" runs there. If one fails, the exit is 1. In the tables, a
+file of tests is deleted, and what stands behind :: begins the names of single tests.
 """
 
 import argparse
@@ -20,14 +21,27 @@ from test_extras import EXTRAS, TOGETHER, without
 
 from bench import ROOT
 
-NOT_COPIED = shutil.ignore_patterns(  # three are about the tree as a whole
-    "__pycache__", "test_docs.py", "test_extras.py", "test_reading.py"
-)
+OF_SEVERAL = [  # tests of the whole tree, or that ask the URLs of several extras
+    "test_attacks.py::test_a_string_is_a_string_everywhere",
+    "test_docs.py",
+    "test_extras.py",
+    "test_gateway_requests.py::test_every_view_answers_a_websocket",
+    "test_gateway_requests.py::test_no_host_makes_an_error_of_ours",
+    "test_http_edges.py::test_an_encoded_body_is_415",
+    "test_http_edges.py::test_on_verify_and_without_a_body_an_encoding_never_matters",
+    "test_openapi.py",
+    "test_plans.py",
+    "test_reading.py",
+]
 TESTS = {  # of each extra: what imports from it, or asks one of its URLs
     "account_page": [
         "test_cookie.py",
+        "test_gateway_requests.py::test_another_site_that_is_refused_is_told",
+        "test_http_edges.py::test_null_is_no_name_and_no_password",
         "test_page.py",
         "test_portal.py::test_nothing_points_to_an_extra_that_is_not_there",
+        "test_postgresql_settings.py::test_what_an_encoding_cannot_hold_is_400",
+        "test_postgresql_settings.py::test_what_may_not_come_again_is_503",
     ],
     "audit_trail": [
         "test_api_keys.py::test_a_page_has_100_unless_fewer_are_wanted",
@@ -37,34 +51,44 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_api_keys.py::test_keys_and_audit_events_come_in_pages_newest_first",
         "test_api_keys.py::test_nobody_sees_what_is_not_theirs",
         "test_api_keys.py::test_the_audit_trail_is_filtered_by_event_and_by_key",
-        "test_attacks.py::test_a_string_is_a_string_everywhere",
-        "test_openapi.py",
-        "test_plans.py",
+        "test_gateway_requests.py::test_on_a_unix_socket_without_an_address",
+        "test_gateway_requests.py::test_who_sent_",
+        "test_http_edges.py::test_an_id_is_the_same_in_any_case",
+        "test_http_edges.py::test_nothing_else_is_the_same_id",
+        "test_postgresql_settings.py",
     ],
     "commands": [
         "test_attacks.py::test_no_user_s_name_can_split_the_answer_of_verify",
         "test_cli.py",
-        "test_plans.py",
+        "test_http_edges.py::test_the_operator_s_ids_too",
+        "test_postgresql_settings.py",
+        "test_pruning.py",
+        "test_stdin.py",
     ],
     "docs": [
-        "test_attacks.py::test_a_string_is_a_string_everywhere",
         "test_generated_clients.py",
-        "test_openapi.py",
         "test_portal.py",
+        "test_postgresql_settings.py::test_what_an_encoding_cannot_hold_is_400",
     ],
     "gateway": [
         "test_cookie.py::test_behind_a_proxy_the_browser_s_own_address_counts",
-        "test_sessions.py::test_ten_failures_close_the_name_and_the_address_for_fifteen_minutes",
+        "test_gateway_requests.py",
+        "test_http_edges.py::test_a_host_is_needed_once",
+        "test_http_edges.py::test_without_a_host_http_1_1_is_400",
+        "test_sessions.py::test_ten_failures_close_the_name_and_the_address",
         "test_sessions.py::test_the_trail_keeps_the_whole_address",
     ],
     "health": [
+        "test_config.py::test_every_spelling_of_postgresql_is_taken",
         "test_config.py::test_only_a_migration_makes_the_file",
-        "test_openapi.py",
+        "test_config.py::test_several_hosts_are_taken_as_libpq_does",
+        "test_gateway_requests.py::test_the_host_decides_nothing_on_verify_and_healthz",
+        "test_http_edges.py::test_a_host_is_needed_once",
+        "test_postgresql_settings.py",
         "test_verify.py::test_healthz",
         "test_verify.py::test_without_a_database_nobody_gets_in_and_healthz_says_so",
     ],
     "mcp": [
-        "test_attacks.py::test_a_string_is_a_string_everywhere",
         "test_mcp.py",
         "test_mcp_clients.py",
         "test_portal.py::test_nothing_points_to_an_extra_that_is_not_there",
@@ -72,12 +96,13 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
     "oauth": [
         "test_apache.py",
         "test_attacks.py::test_a_changed_token_opens_and_kills_nothing",
-        "test_attacks.py::test_a_string_is_a_string_everywhere",
         "test_attacks.py::test_garbage_never_reaches_the_database",
-        "test_http_edges.py::test_a_chunked_form_over_16_kib_tells_nothing_and_kills_nothing",
+        "test_http_edges.py::test_a_chunked_form_over_16_kib_tells_nothing",
         "test_oauth.py",
-        "test_openapi.py",
-        "test_plans.py",
+        "test_oauth_clients.py",
+        "test_postgresql_settings.py::test_a_database_that_may_only_be_read",
+        "test_postgresql_settings.py::test_what_an_encoding_cannot_hold_is_400",
+        "test_postgresql_settings.py::test_what_may_not_come_again_is_503",
     ],
 }
 
@@ -95,7 +120,7 @@ def check_table(names: list[str]) -> None:
     """Exit if the table lacks an extra, or names an extra or a test that is gone."""
     for name in {*EXTRAS} ^ TESTS.keys() | {*names} - {*EXTRAS}:
         sys.exit(f"{name}: is no extra, or is not in the table of {__file__}")
-    for test in sum(TESTS.values(), []):
+    for test in sum(TESTS.values(), OF_SEVERAL):
         file, _, function = test.partition("::")
         text = (ROOT / "tests" / file).read_text()
         if f"\ndef {function.partition('[')[0]}" not in text:
@@ -108,8 +133,9 @@ def passes_without(name: str) -> bool:
     with TemporaryDirectory(prefix="latchkey-") as home:
         tree = without(together, Path(home) / "latchkey")
         for folder in ("bench", "tests", "tools"):
-            shutil.copytree(ROOT / folder, tree / folder, ignore=NOT_COPIED)
-        own = {test for extra in together for test in TESTS[extra]}
+            cached = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / folder, tree / folder, ignore=cached)
+        own = {*OF_SEVERAL, *sum((TESTS[extra] for extra in together), [])}
         options = ["-m", "not live", "--tb=short", *leave_out(own, tree)]
         command = [sys.executable, "-m", "pytest", *options]
         started = time.monotonic()

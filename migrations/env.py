@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: in a transaction, without a limit for a statement."""
+"""How Alembic reaches the database: in a transaction, with no limit for a statement."""
 
 import sqlite3
 from pathlib import Path

@@ -36,7 +36,7 @@ def small_disk(tmp_path):
     where, user = tmp_path / "disk", os.getuid()
     where.mkdir()
     sudo = ["sudo", "-n"] if user else []
-    needed = "the right to mount a tmpfs: run as root, or with a sudo that does not ask"
+    needed = "mounting needs root or a sudo that does not ask: apt-get install sudo"
     if user and not shutil.which("sudo"):
         lacking(needed)
     mount = ["mount", "-t", "tmpfs", "-o", f"size=1m,uid={user}", "tmpfs", where]
