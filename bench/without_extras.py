@@ -40,8 +40,10 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_http_edges.py::test_null_is_no_name_and_no_password",
         "test_page.py",
         "test_portal.py::test_nothing_points_to_an_extra_that_is_not_there",
+        "test_postgresql_settings.py::test_a_name_as_long_as_allowed",
         "test_postgresql_settings.py::test_what_an_encoding_cannot_hold_is_400",
         "test_postgresql_settings.py::test_what_may_not_come_again_is_503",
+        "test_stdin.py::test_a_password_is_right_in_any_form",
     ],
     "audit_trail": [
         "test_api_keys.py::test_a_page_has_100_unless_fewer_are_wanted",

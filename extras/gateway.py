@@ -16,10 +16,9 @@ from werkzeug.routing import MapAdapter
 def register(app: Flask) -> None:
     """Register it last: what it wraps sees the client's address and scheme."""
     proxies = app.config["LATCHKEY_TRUSTED_PROXIES"]
+    application = with_client_address(app.wsgi_app, proxies)
     app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-        with_canonical_address(app.wsgi_app),
-        x_for=proxies,
-        x_proto=proxies,
+        application, x_for=0, x_proto=proxies
     )
 
     def create_url_adapter(request: Request | None) -> MapAdapter | None:
@@ -38,8 +37,12 @@ def register(app: Flask) -> None:
     app.create_url_adapter = create_url_adapter  # type: ignore[method-assign]
 
 
-def with_canonical_address(application: WSGIApplication) -> WSGIApplication:
-    """Give REMOTE_ADDR its one spelling, or the proxy's address if it is none."""
+def with_client_address(application: WSGIApplication, proxies: int) -> WSGIApplication:
+    """Set REMOTE_ADDR to what so many proxies say, if that is an address.
+
+    Each proxy appends one value. ProxyFix would take a quote that a client has opened
+    for the beginning of a text, which hides the values behind it.
+    """
 
     def wrapped(
         environ: WSGIEnvironment, start_response: StartResponse
@@ -47,16 +50,21 @@ def with_canonical_address(application: WSGIApplication) -> WSGIApplication:
         if environ["SERVER_PROTOCOL"] == "HTTP/1.1" and "HTTP_HOST" not in environ:
             start_response("400 Bad Request", [("Content-Length", "0")])
             return []  # RFC 9112, 3.2
-        peer = environ["werkzeug.proxy_fix.orig"]
-        environ["REMOTE_ADDR"] = canonical_address(environ) or canonical_address(peer)
+        peer = environ.get("REMOTE_ADDR") or ""
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR", "")
+        values = [value.strip(' \t"') for value in forwarded.split(",")]
+        values = list(filter(None, values))
+        address = ""
+        if 0 < proxies <= len(values):
+            address = canonical_address(values[-proxies])
+        environ["REMOTE_ADDR"] = address or canonical_address(peer)
         return application(environ, start_response)
 
     return wrapped
 
 
-def canonical_address(environ: WSGIEnvironment) -> str:
-    """REMOTE_ADDR as RFC 5952 writes it, without port or zone; empty if it is none."""
-    text = environ.get("REMOTE_ADDR") or ""
+def canonical_address(text: str) -> str:
+    """An address as RFC 5952 writes it, without port or zone; empty if it is none."""
     try:
         if text.count(":") < 2 or "[" in text:  # a port may follow
             text = urlsplit(f"//{text}").hostname or ""

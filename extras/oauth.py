@@ -3,6 +3,7 @@
 A service asks about a token; whoever finds a token revokes it. No token is issued here.
 """
 
+import re
 from typing import Any, NoReturn
 from urllib.parse import unquote_plus
 
@@ -18,6 +19,8 @@ from models.audit_event import AuditEvent
 from models.database import db, setting
 from models.session import Session
 from verify import SCOPES
+
+AROUND = re.compile(r"^[\s\ufeff\"']+|[\s\ufeff\"']+$")  # white space, a BOM, quotes
 
 bp = Blueprint("oauth", __name__)
 
@@ -114,8 +117,8 @@ def client_is_known() -> bool:
 
 
 def needed_token() -> str:
-    """The form's token; the white space of the file it came from is not part of it."""
-    token = form_value("token").strip()
+    """The form's token, without what a file or a shell has left around it."""
+    token = AROUND.sub("", form_value("token"))
     if not token:
         bad_request("token is needed")
     return token

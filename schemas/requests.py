@@ -7,15 +7,19 @@ from typing import Any
 
 from flask import current_app
 from marshmallow import Schema, ValidationError, pre_load
-from marshmallow.validate import Length, OneOf, Range
+from marshmallow.validate import Length, OneOf, Range, Regexp
 
 from schemas.described import Integer, String
 from schemas.resources import MODE, MODES
 
 NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
-# Not to be seen, though Python counts them as printable: the space, fillers, a
-# variation selector, the empty Braille pattern.
-BLANKS = " \u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe0f\uffa0"
+UNSEEN = (  # white space, controls, fillers, and what Unicode says to ignore
+    r"\s\0-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    r"\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    r"\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U00013430-\U0001343f"
+    r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+visible = Regexp(f"(?s).*[^{UNSEEN}]", error="required")
 
 
 class RequestSchema(Schema):
@@ -31,14 +35,6 @@ class RequestSchema(Schema):
             if isinstance(value, float) and value.is_integer():
                 prepared[name] = int(value)
         return prepared
-
-
-def visible(text: str) -> None:
-    """Raises ``required`` unless at least one character can be seen."""
-    for character in text:
-        if character.isprintable() and character not in BLANKS:
-            return
-    raise ValidationError("required")
 
 
 def fits_bcrypt(password: str) -> None:

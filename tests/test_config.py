@@ -16,7 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import psycopg
 import pytest
-from servers import ROOT, disconnect, flask, free_port
+from conftest import Person
+from servers import ROOT, disconnect, flask, free_port, prepared
 from test_deploy import unprivileged
 
 from app import create_app
@@ -408,6 +409,49 @@ def test_without_a_venv_and_the_right_to_make_one_it_is_one_line_too(start, unwr
     assert ".venv" in told.stderr and told.stderr.count("\n") == 1
 
 
+ASK = """
+import sys
+from app import create_app
+
+url, session, key_id = sys.argv[1:]
+http = create_app({"DATABASE_URL": url}).test_client()
+for _ in range(2):
+    print(http.get("/healthz").status_code)
+bearer = {"Authorization": f"Bearer {session}"}
+print(http.delete(f"/api/me/api-keys/{key_id}", headers=bearer).status_code)
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "file, folder, healthy",
+    [
+        (0o444, 0o777, False),
+        (0o444, 0o555, False),
+        (0o666, 0o555, False),
+        (0o000, 0o777, False),
+        (0o666, 0o777, True),
+    ],
+    ids=["file", "file and folder", "folder", "not even read", "all may be written"],
+)
+def test_healthz_says_when_a_file_cannot_be_written(file, folder, healthy):
+    """For then nothing can be revoked."""
+    home = Path(tempfile.mkdtemp(prefix="latchkey-read-only-"))
+    url = f"sqlite:///{home}/latchkey.db"
+    with prepared(url) as app:
+        alice = Person(app, "alice")
+        key = alice.key()
+    (home / "latchkey.db").chmod(file)
+    home.chmod(folder)
+    command = [*unprivileged(), sys.executable, "-c", ASK, url, alice.token, key["id"]]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    home.chmod(0o755)
+    shutil.rmtree(home)
+    *health, revoked = told.stdout.split()
+    assert health == ["200" if healthy else "503"] * 2
+    assert (revoked == "200") == healthy
+
+
 # --- PYTHONOPTIMIZE -------------------------------------------------------------------
 
 DOCUMENTS = """
@@ -468,6 +512,15 @@ def test_pythonoptimize_changes_no_document(documents, level):
     assert all(told[0] in (200, 401, 404) for told in plain.values())
     for path, told in plain.items():
         assert optimized[path] == told, path
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("level", ["1", "2"])
+def test_pythonoptimize_makes_the_same_openapi_json(level):
+    environ = {**os.environ, "PYTHONOPTIMIZE": level, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "tools/make_openapi.py", "--check"]
+    told = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True)
+    assert (told.returncode, told.stderr) == (0, b"")
 
 
 @pytest.mark.live

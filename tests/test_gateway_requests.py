@@ -409,6 +409,30 @@ def test_ten_wrong_log_ins_close_an_address_however_it_is_spelt(
 
 
 @pytest.mark.parametrize(
+    "text, address",
+    [
+        ("198.51.100.7:40001, 10.0.0.1", "198.51.100.7"),
+        ("6.6.6.6, [2001:DB8:0::1]:443, 10.0.0.1:80", "2001:db8::1"),
+        ("6.6.6.6, ::ffff:c633:6407, unknown", "198.51.100.7"),
+        ("198.51.100.7, unknown, 10.0.0.1", "192.0.2.9"),
+        ("unknown, 10.0.0.1", "192.0.2.9"),
+        ("10.0.0.1", "192.0.2.9"),
+        ("", "192.0.2.9"),
+    ],
+)
+def test_of_several_values_the_one_that_the_first_trusted_proxy_saw_counts(
+    app, database_url, sql, text, address
+):
+    environ = {"DATABASE_URL": database_url, "LATCHKEY_TRUSTED_PROXIES": "2"}
+    two = create_app({**environ, "LATCHKEY_BCRYPT_ROUNDS": "4"})
+    wrong = {"username": "nobody", "password": "wrong"}
+    call = {"json": wrong, "headers": forwarded(text), "environ_overrides": PROXY}
+    assert two.test_client().post("/api/auth/login", **call).status_code == 401
+    assert sql("SELECT ip FROM audit_events") == [(address,)]
+    disconnect(two)
+
+
+@pytest.mark.parametrize(
     "peer, address",
     [
         ("::ffff:192.0.2.9", "192.0.2.9"),
@@ -637,17 +661,27 @@ def test_a_body_on_verify_never_matters(door, alice, method, size, chunked):
 @pytest.mark.live
 def test_no_connection_that_was_idle_for_two_seconds_is_cut_off(server, alice):
     """A proxy keeps its connections, and sends the next request on one of them."""
-    headers = {"Authorization": f"Bearer {alice.key()['token']}"}
+    bearer = {"Authorization": f"Bearer {alice.key()['token']}"}
+    calls = [
+        (200, "GET", "/verify", bearer, None),
+        (401, "GET", "/verify", {}, None),
+        (401, "POST", "/verify/a", {}, b"x" * 900),
+        (200, "GET", "/healthz", {}, None),
+        (404, "GET", "/nowhere", {}, None),
+        (403, "DELETE", KEYS, bearer, None),
+        (400, "POST", "/api/auth/login", {"Content-Type": "application/json"}, b"{}"),
+    ]
     connections = [HTTPConnection("127.0.0.1", server.port) for _ in range(100)]
     for turn in range(2):
-        for connection in connections:
+        for number, connection in enumerate(connections):
             if turn:
                 assert connection.sock is not None
                 connection.auto_open = False  # it is the same one
-            connection.request("GET", "/verify", headers=headers)
+            status, method, path, headers, body = calls[number % len(calls)]
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             answer.read()
-            assert (answer.status, answer.will_close) == (200, False)
+            assert (answer.status, answer.will_close) == (status, False)
         time.sleep(2.2)
     for connection in connections:
         connection.close()

@@ -50,7 +50,7 @@ def name_of(url):
 
 # --- settings -------------------------------------------------------------------------
 
-SETTINGS = [  # name, what the operator sets, what Latchkey then has
+REPORTED = [  # name, what the operator sets, what Latchkey then has
     ("DateStyle", "German", "ISO, DMY"),
     ("DateStyle", "SQL, DMY", "ISO, DMY"),
     ("DateStyle", "Postgres, MDY", "ISO, MDY"),
@@ -64,7 +64,8 @@ SETTINGS = [  # name, what the operator sets, what Latchkey then has
     ("TimeZone", "-14", "UTC"),
     ("statement_timeout", "150ms", "0"),
     ("standard_conforming_strings", "off", "on"),
-    # Of the same kind: set on connect, or without effect.
+]
+ALIKE = [  # set on connect too, or without effect
     ("lock_timeout", "1ms", None),
     ("idle_in_transaction_session_timeout", "2s", "1min"),
     ("default_transaction_deferrable", "on", None),
@@ -82,9 +83,9 @@ SETTINGS = [  # name, what the operator sets, what Latchkey then has
     ("enable_indexscan", "off", None),
     ("application_name", "one of ours", None),
 ]
-settings = pytest.mark.parametrize(
-    "name, value, ours", SETTINGS, ids=lambda text: str(text).replace(" ", "_")
-)
+SETTINGS = REPORTED + ALIKE
+CASES = [("database", *setting) for setting in SETTINGS]
+CASES += [(where, *setting) for where in ("role", "url") for setting in REPORTED]
 
 
 @contextmanager
@@ -179,8 +180,9 @@ def shown(app, name):
     return [*ours, *row.values()]
 
 
-@settings
-@pytest.mark.parametrize("where", ["database", "role", "url"])
+@pytest.mark.parametrize(
+    "where, name, value, ours", CASES, ids=lambda text: str(text).replace(" ", "_")
+)
 def test_what_is_set_elsewhere_is_without_effect(
     server, new_database_url, where, name, value, ours
 ):
@@ -200,6 +202,23 @@ def test_all_of_it_at_once(server, new_database_url):
     with prepared(new_database_url) as app:
         everything_works(app)
         commands_work(app)
+
+
+def test_what_libpq_reads_from_the_environment_is_without_effect_too(
+    new_database_url, monkeypatch
+):
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    monkeypatch.setenv("PGDATESTYLE", "SQL, DMY")
+    monkeypatch.setenv("PGTZ", "Asia/Kolkata")
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "any")
+    options = "-cdefault_transaction_isolation=serializable -cstatement_timeout=150ms"
+    monkeypatch.setenv("PGOPTIONS", options)
+    with prepared(new_database_url) as app:
+        everything_works(app)
+        commands_work(app)
+        for name, _, ours in SETTINGS[:-1]:
+            if ours and name != "DateStyle":
+                assert shown(app, name) == [ours] * 3
 
 
 def test_a_statement_may_take_longer_than_the_operator_allows_others(
