@@ -33,8 +33,10 @@ def number(default: int, least: int, most: int) -> fields.Integer:
 
 def text(default: str, pattern: str, words: str) -> fields.String:
     """A text that matches the whole pattern."""
-    matches = Regexp(rf"({pattern})\Z", error=f"must be {words}")
-    return fields.String(load_default=default, validate=matches)
+    return fields.String(
+        load_default=default,
+        validate=Regexp(rf"({pattern})\Z", error=f"must be {words}"),
+    )
 
 
 class SettingsSchema(Schema):

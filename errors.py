@@ -56,10 +56,13 @@ def handle(error: Exception) -> ErrorAnswer:
 def http_error(error: HTTPException) -> ErrorAnswer:
     """What Flask or ``abort`` refuses: 401, 403, 404, 405, 413, 415 …"""
     code = error.code or 500
-    message = MESSAGES.get(code, error.name.lower())
     headers = dict(error.get_headers())
     headers.pop("Content-Type")  # of an HTML page
-    return answer(code, message, headers=headers)
+    return answer(
+        code,
+        MESSAGES.get(code, error.name.lower()),
+        headers=headers,
+    )
 
 
 def invalid(error: ValidationError) -> ErrorAnswer:

@@ -121,10 +121,12 @@ class ApiKey(Model):
         revoked = db.session.scalars(write).all()
         for key in revoked:
             key.audit("revoked", origin, reason)
-        if not revoked:
-            # A retry after a crash: the lock is written to the log, so this commit
-            # too waits for a standby. (SQLite ignores it.)
-            db.session.execute(sa.select(cls.id).where(*conditions).with_for_update())
+        if not revoked and db.engine.name == "postgresql":
+            # A retry after a crash: because it writes something, this commit too waits
+            # for the standby.
+            db.session.execute(
+                sa.text("SELECT pg_logical_emit_message(true, 'latchkey', '')")
+            )
         return len(revoked)
 
     @classmethod

@@ -97,10 +97,11 @@ class Verifier:
         """The row of the key with this public part, good or not."""
         values = {**times(), "public": public}
         idle = self.idle
+        reused = bool(idle)
         try:
             return self.first_row(READ_KEY, values)
         except psycopg.OperationalError as error:
-            if not idle or error.sqlstate == "55P03":  # the table is locked
+            if not reused or error.sqlstate == "55P03":  # the table is locked
                 raise
             self.idle = []  # the server was restarted: none of them works
             for connection in idle:
@@ -126,8 +127,9 @@ class Verifier:
                     connection.execute(self.sql(AUDIT_REFUSAL), values)
                 connection.execute("COMMIT")
         except (sqlite3.Error, psycopg.Error) as error:
-            message = "use of key %s not noted: %s"
-            logging.getLogger(__name__).warning(message, key["id"], error)
+            logging.getLogger(__name__).warning(
+                "use of key %s not noted: %s", key["id"], error
+            )
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
@@ -171,4 +173,6 @@ def times() -> dict[str, str]:
         "now": now,
         "in_a_minute": now + MINUTE,
     }
-    return {name: f"{time:%Y-%m-%d %H:%M:%S.%f}" for name, time in moments.items()}
+    return {
+        name: time.isoformat(" ", "microseconds")[:26] for name, time in moments.items()
+    }

@@ -595,6 +595,7 @@ def post(door, path, size, chunked, *headers, method="POST"):
 framed = pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.live
 @framed
 @pytest.mark.parametrize("size", [20_000, 200_000, 900_000])
@@ -641,10 +642,11 @@ def test_every_other_answer_reaches_the_client_too(
         assert told in (status, 413)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.live
 @framed
-@pytest.mark.parametrize("size", [20_000, 200_000, 900_000, 5_000_000])
-@pytest.mark.parametrize("method", ["POST", "PUT", "GET", "DELETE"])
+@pytest.mark.parametrize("size", [20_000, 900_000, 5_000_000])
+@pytest.mark.parametrize("method", ["POST", "GET"])
 def test_a_body_on_verify_never_matters(door, alice, method, size, chunked):
     key = alice.key()
     good, bad = f"Authorization: Bearer {key['token']}", "Authorization: Bearer lk_x"

@@ -1,8 +1,10 @@
 """/oauth: introspection (RFC 7662), revocation by token (RFC 7009), metadata."""
 
 import asyncio
+import time
 from base64 import b64encode
 from io import BytesIO
+from urllib.parse import quote_plus
 
 import pytest
 from authlib.integrations.flask_oauth2 import ResourceProtector
@@ -396,6 +398,18 @@ NOTHING = {
     "one of two is empty": {"token": ["", "{token}"]},
     "the other is empty": {"token": ["{token}", ""]},
 }
+
+
+@pytest.mark.parametrize(
+    "unit", [" ", "\n", "\t ", '"', "'\"", "\ufeff", "\u3000", "x "]
+)
+@pytest.mark.parametrize("around", ["x{}x", "{}x", "x{}", "{}"])
+def test_what_is_around_a_token_costs_no_time(app, around, unit):
+    """Anybody may send it: 16 KB, over which an expression could go again and again."""
+    form = {"token": around.format(unit * (16_000 // len(quote_plus(unit))))}
+    began = time.process_time()
+    assert revoke(app, **form).status_code in (200, 400)
+    assert time.process_time() - began < 0.2
 
 
 def is_invalid(answer):

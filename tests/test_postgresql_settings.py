@@ -7,7 +7,7 @@ import re
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Thread
+from threading import Thread, Timer
 from urllib.parse import quote, urlsplit
 
 import psycopg
@@ -230,6 +230,19 @@ def test_a_statement_may_take_longer_than_the_operator_allows_others(
         app.app_context(),
     ):
         db.session.execute(db.text("SELECT pg_sleep(0.5)"))
+
+
+def test_a_lock_is_waited_for_however_short_the_operator_s_patience(
+    server, new_database_url
+):
+    with (
+        set_for("database", server, new_database_url, "lock_timeout", "1ms"),
+        prepared(new_database_url) as app,
+        psycopg.connect(new_database_url) as other,
+    ):
+        other.execute("SELECT id FROM users FOR UPDATE")
+        Timer(0.7, other.rollback).start()
+        assert log_in(app.test_client(), "alice").status_code == 200
 
 
 def test_a_time_that_another_zone_wrote_is_the_same_moment(server, new_database_url):

@@ -147,7 +147,7 @@ def prove(request, app, alice):
 def test_two_passwords_are_checked_at_once_and_the_others_come_again(
     alice, prove, verify, slow_bcrypt
 ):
-    """Two of a worker's four threads are free to verify keys."""
+    """One more waits: the last of a worker's four threads is free to verify keys."""
     running, go_on = slow_bcrypt
     go_on.set()
     key = alice.key()
@@ -156,16 +156,14 @@ def test_two_passwords_are_checked_at_once_and_the_others_come_again(
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(prove) for _ in range(4)]
         try:
-            refused = [each.result() for each in islice(as_completed(asked, 5), 2)]
-            began = time.monotonic()
+            refused = [each.result() for each in islice(as_completed(asked, 5), 1)]
             refused += [log_in(alice.http, "bob"), alice.create()]
-            assert 0.1 < time.monotonic() - began < 2  # each waits a little
             assert verify(key["token"]).status_code == 200
             assert len(running) == 2
         finally:
             go_on.set()
         codes = sorted(each.result().status_code for each in asked)
-    assert codes[:2] in ([200, 200], [201, 201]) and codes[2:] == [503, 503]
+    assert codes[:3] in ([200] * 3, [201] * 3) and codes[3:] == [503]
     for answer in refused:
         body = {"code": 503, "message": "service unavailable", "data": {}}
         assert (answer.status_code, answer.json) == (503, body)

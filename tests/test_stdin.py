@@ -383,6 +383,17 @@ def test_a_user_name_is_the_same_in_any_form_and_case(flask, signs_in, name):
     assert told.exit_code != 0
 
 
+@pytest.mark.parametrize("name", ["jos\u00e9", "jose\u0301", "JOSE\u0301"], ids=ascii)
+def test_a_name_that_another_program_has_added_too(app, signs_in, name):
+    """The commands take ASCII only."""
+    with app.app_context():
+        user = User(username="jos\u00e9")
+        user.set_password(TYPED)
+        db.session.add(user)
+        db.session.commit()
+    assert signs_in(name, TYPED)
+
+
 @pytest.mark.parametrize(
     "spellings",
     [
