@@ -43,7 +43,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     """The WSGI application. Raises SystemExit, with one line, for a bad setting."""
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(load_settings(environ))
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1
     # In answers, code comes first.
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a doubled slash is not a redirect

@@ -48,7 +48,7 @@ def handle(error: Exception) -> ErrorAnswer:
     code = database_code(error)
     if code.startswith(TEMPORARY) or isinstance(error, PoolTimeout):
         return refused(Refused("busy", 1))
-    if code in ("22P05", "22021"):  # a database that is not in UTF-8 cannot hold it
+    if code in ("22P05", "22021", "22001"):  # of a database that is not in UTF-8
         return invalid(ValidationError({"body": ["invalid"]}))
     return answer(500, "internal server error")
 

@@ -48,6 +48,6 @@ def read_body() -> bytes:
         raise
     except Exception:  # of the server's parser: the chunks are broken
         raise BadRequest from None
-    if len(body) >= MAX_BODY and request.content_length is None:
-        raise RequestEntityTooLarge  # chunked: Werkzeug cut it at the limit
+    if len(body) > MAX_BODY:  # or chunked, and Werkzeug has cut the rest off
+        raise RequestEntityTooLarge
     return body
