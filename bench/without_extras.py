@@ -62,6 +62,7 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
     "commands": [
         "test_attacks.py::test_no_user_s_name_can_split_the_answer_of_verify",
         "test_cli.py",
+        "test_http_edges.py::test_an_id_is_the_same_in_any_case",
         "test_http_edges.py::test_the_operator_s_ids_too",
         "test_postgresql_settings.py",
         "test_pruning.py",
@@ -94,6 +95,8 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_mcp.py",
         "test_mcp_clients.py",
         "test_portal.py::test_nothing_points_to_an_extra_that_is_not_there",
+        "test_portal.py::test_one_click_copies_and_without_javascript",
+        "test_portal.py::test_the_page_says_all_that_the_reference_page_says",
     ],
     "oauth": [
         "test_apache.py",
