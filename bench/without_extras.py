@@ -62,6 +62,7 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
     "commands": [
         "test_attacks.py::test_no_user_s_name_can_split_the_answer_of_verify",
         "test_cli.py",
+        "test_config.py::test_several_hosts_are_taken_as_libpq_does",
         "test_http_edges.py::test_an_id_is_the_same_in_any_case",
         "test_http_edges.py::test_the_operator_s_ids_too",
         "test_postgresql_settings.py",
@@ -89,6 +90,7 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_http_edges.py::test_a_host_is_needed_once",
         "test_postgresql_settings.py",
         "test_verify.py::test_healthz",
+        "test_verify.py::test_no_transaction_is_left_open",
         "test_verify.py::test_without_a_database_nobody_gets_in_and_healthz_says_so",
     ],
     "mcp": [

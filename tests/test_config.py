@@ -315,6 +315,13 @@ def unwritable():
     (home / "mine").mkdir()
     (home / "mine/latchkey.db").touch()
     (home / "mine/latchkey.db").chmod(0o666)
+    (home / "old").mkdir()
+    with prepared(f"sqlite:///{home}/old/latchkey.db"):
+        pass
+    (home / "old/latchkey.db").chmod(0o444)
+    (home / "old").chmod(0o777)
+    if os.getuid() == 0:
+        shutil.chown(home / "old/latchkey.db", "nobody")
     for path in (home, home / "tree", home / "tree/.venv", home / "mine"):
         path.chmod(0o555)
     yield home
@@ -361,6 +368,7 @@ PLACES = {
     "a new folder in one of root's": "sqlite:////etc/latchkey/latchkey.db",
     "a file of root's": "sqlite:////etc/hostname",
     "a file of mine in a folder of root's": "sqlite:///{home}/mine/latchkey.db",
+    "a file of mine that is for reading": "sqlite:///{home}/old/latchkey.db",
     "a folder": "sqlite:////tmp",
     "under a file": "sqlite:////etc/hostname/latchkey.db",
     "no file system": "sqlite:////proc/latchkey.db",
