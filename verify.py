@@ -44,14 +44,14 @@ class VerifyMiddleware:
         key = self.verifier.good_key(token, partial(request_origin, environ))
         if key is None:
             return "401 Unauthorized", {"WWW-Authenticate": challenge(environ, 401)}
-        scopes = SCOPES[key["mode"]]
+        scopes = SCOPES[key.mode]
         query = parse_qs(environ.get("QUERY_STRING", ""))
         needed = " ".join(query.get("scope", [])).split()
         if not set(needed) <= set(scopes.split()):
             return "403 Forbidden", {"WWW-Authenticate": challenge(environ, 403)}
         return "200 OK", {
-            "X-User-Id": key["user_id"],
-            "X-User-Name": quote(key["username"], safe="@+"),
-            "X-Key-Id": key["id"],
+            "X-User-Id": key.user_id,
+            "X-User-Name": quote(key.username, safe="@+"),
+            "X-Key-Id": key.id,
             "X-Key-Scopes": scopes,
         }

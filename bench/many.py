@@ -15,7 +15,7 @@ from flask.cli import FlaskGroup
 from servers import Postgres
 
 from app import create_app
-from bench.setup import FILL, fill
+from bench.setup import FILL, fill, insert
 from models.database import db, utcnow
 from models.session import Session
 from models.user import User
@@ -42,7 +42,7 @@ def measure(name, url, size):
     app = create_app({"DATABASE_URL": url})
     with app.app_context():
         n = FILL[db.engine.dialect.name][0]
-        db.session.execute(sa.text(TRAIL.format(n=n)), {"count": size})
+        insert(TRAIL.format(n=n), size)
         for table, column in (
             ("api_keys", "revoked_at"),
             ("audit_events", "created_at"),

@@ -18,15 +18,16 @@ from app import create_app
 from bench import ROOT
 from models.database import db, new_id, utcnow
 
+PART = 20_000  # rows
 TIMES = "'2026-01-01 00:00:00', '2099-01-01 00:00:00'"
 FILL = {  # keys nobody asks for: a user for every five
     "sqlite": (
         "WITH RECURSIVE n(i) AS "
-        "(SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count) ",
+        "(SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i < :last) ",
         ("hex(randomblob(6))", "randomblob(32)"),
     ),
     "postgresql": (
-        "WITH n(i) AS (SELECT generate_series(1, :count)) ",
+        "WITH n(i) AS (SELECT generate_series(CAST(:first AS int), :last)) ",
         ("left(md5(random()::text), 12)", "sha256(random()::text::bytea)"),
     ),
 }
@@ -50,8 +51,8 @@ def fill(url, count, asked, revoked=False, hashed=tokens.digest):
         if not db.session.scalar(sa.text("SELECT count(*) FROM api_keys")):
             n, (public, digest) = FILL[db.engine.dialect.name]
             keys = KEYS.format(n=n, public=public, digest=digest, times=TIMES)
-            db.session.execute(sa.text(USERS.format(n=n)), {"count": count // 5 + 1})
-            db.session.execute(sa.text(keys), {"count": count})
+            insert(USERS.format(n=n), count // 5 + 1)
+            insert(keys, count)
         new = [tokens.new_token("lk") for _ in range(asked)]
         rows = [
             {
@@ -70,6 +71,13 @@ def fill(url, count, asked, revoked=False, hashed=tokens.digest):
             connection.execute(sa.text("ANALYZE"))
         db.engine.dispose()
     return [token.text for token in new]
+
+
+def insert(statement, count):
+    """Insert ``count`` rows, a part at a time: each statement has a time limit."""
+    for first in range(1, count + 1, PART):
+        last = min(first + PART - 1, count)
+        db.session.execute(sa.text(statement), {"first": first, "last": last})
 
 
 def forget(app):

@@ -4,6 +4,7 @@ Without it, every client of a proxy has the proxy's address.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -63,6 +64,7 @@ def with_client_address(application: WSGIApplication, proxies: int) -> WSGIAppli
     return wrapped
 
 
+@lru_cache  # a proxy's own address comes with every request
 def canonical_address(text: str) -> str:
     """An address as RFC 5952 writes it, without port or zone; empty if it is none."""
     try:

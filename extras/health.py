@@ -1,6 +1,7 @@
 """GET /healthz: a load balancer asks whether this host can serve."""
 
 import os
+from typing import Any
 
 from flask import Blueprint, Flask, current_app
 
@@ -33,5 +34,6 @@ def database_is_writable(verifier: Verifier) -> bool:
     """Whether a revocation could be written, by the file's rights or PostgreSQL."""
     if is_sqlite(verifier.database_url):
         return os.access(verifier.database_url.removeprefix("sqlite:///"), os.W_OK)
-    row = verifier.first_row("SHOW transaction_read_only", {})
-    return row == {"transaction_read_only": "off"}
+    with verifier.cursor() as cursor:
+        rows: list[Any] = cursor.execute("SHOW transaction_read_only").fetchall()
+    return rows == [("off",)]

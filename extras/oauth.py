@@ -35,14 +35,14 @@ def introspect() -> ResponseReturnValue:
     key = good_key(needed_token())
     if key is None:
         return {"active": False}
-    row = db.session.get_one(ApiKey, key["id"])
+    row = db.session.get_one(ApiKey, key.id)
     return {
         "active": True,
         "scope": SCOPES[row.mode],
         "client_id": row.key_public,
         "token_type": "Bearer",
         "sub": row.user_id,
-        "username": key["username"],
+        "username": key.username,
         "jti": row.id,
         "iat": int(row.created_at.timestamp()),
         "exp": int(row.expires_at.timestamp()),
@@ -110,7 +110,7 @@ def client_is_known() -> bool:
         name = unquote_plus(basic.username or "")
         secret = unquote_plus(basic.password or "")
     key = good_key(secret)
-    return key is not None and key["key_public"] == name
+    return key is not None and key.key_public == name
 
 
 def needed_token() -> str:

@@ -85,9 +85,8 @@ class LimitedConnection(psycopg.Connection[Any]):
     limit = 0.0
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
-        kwargs["timeout"] = self.limit
         try:
-            return super().wait(gen, *args, **kwargs)
+            return super().wait(gen, timeout=self.limit)
         except psycopg.errors._WaitTimeout:
             self.close()
             raise DatabaseHangs("no answer within the time limit") from None

@@ -8,11 +8,11 @@ import hmac
 import logging
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -21,8 +21,25 @@ from models.audit_event import Origin
 from models.connections import VERIFICATION, connect, is_sqlite
 from models.database import utcnow
 
-Row = Mapping[str, Any]
 MINUTE = timedelta(minutes=1)
+
+
+class KeyRow(NamedTuple):
+    """What is known of a key at this moment: the columns of READ_KEY, in its order."""
+
+    id: str
+    key_public: str
+    digest: bytes
+    name: str
+    mode: str
+    user_id: str
+    username: str
+    refusal: str | None  # why it is not good
+    use_noted: bool | None  # within the last minute, as the two below
+    refusal_noted: bool | None
+    mismatch_noted: bool | None
+
+
 READ_KEY = """
     SELECT k.id, k.key_public, k.digest, k.name, k.mode, k.user_id, u.username,
         CASE
@@ -70,9 +87,11 @@ class Verifier:
         self.database_url = database_url
         self.key_prefix = key_prefix
         self.sql = for_sqlite if is_sqlite(database_url) else str
-        self.idle: list[Any] = []  # connections that no thread uses at the moment
+        # Cursors that no thread uses, each with a connection of its own. With a new
+        # cursor for each question psycopg would prepare its work anew.
+        self.idle: list[Any] = []
 
-    def good_key(self, text: str, get_origin: Callable[[], Origin]) -> Row | None:
+    def good_key(self, text: str, get_origin: Callable[[], Origin]) -> KeyRow | None:
         """The row of the key with this token, if and only if it is good at this moment.
 
         ``get_origin`` is called only when there is something to note. Raises the
@@ -83,80 +102,74 @@ class Verifier:
         if token is None or key is None:
             return None
         note = "use"
-        refusal = key["refusal"]
-        if not hmac.compare_digest(key["digest"], token.digest):
+        if not hmac.compare_digest(key.digest, token.digest):
             note = "mismatch"
-            refusal = "wrong_secret"
-        elif refusal:
+            key = key._replace(refusal="wrong_secret")
+        elif key.refusal:
             note = "refusal"
-        if not key[f"{note}_noted"]:
-            self.write_note(NOTES[note], key, get_origin(), refusal)
-        return None if refusal else key
+        if not getattr(key, f"{note}_noted"):
+            self.write_note(NOTES[note], key, get_origin())
+        return None if key.refusal else key
 
-    def read(self, public: str) -> Row | None:
+    def read(self, public: str) -> KeyRow | None:
         """The row of the key with this public part, good or not."""
         values = {**times(), "public": public}
-        idle = self.idle
-        reused = bool(idle)
+        reused = bool(self.idle)
         try:
-            return self.first_row(READ_KEY, values)
+            return self.first_row(values)
         except psycopg.OperationalError as error:
             if not reused or error.sqlstate == "55P03":  # the table is locked
                 raise
             self.idle = []  # the server was restarted: none of them works
-            for connection in idle:
-                connection.close()
-            return self.first_row(READ_KEY, values)
+            return self.first_row(values)
 
-    def first_row(self, statement: str, values: Row) -> Row | None:
-        with self.connection() as connection:
-            rows = connection.execute(self.sql(statement), values).fetchall()
-        return rows[0] if rows else None
+    def first_row(self, values: dict[str, str]) -> KeyRow | None:
+        with self.cursor() as cursor:
+            rows = cursor.execute(self.sql(READ_KEY), values).fetchall()
+        return KeyRow(*rows[0]) if rows else None
 
-    def write_note(self, note: str, key: Row, origin: Origin, refusal: Any) -> None:
+    def write_note(self, note: str, key: KeyRow, origin: Origin) -> None:
         """Write that a key was used, or refused and why, at most once a minute.
 
         A database that is busy or full is no reason to fail: the key was verified.
         """
-        values = {**key, **times(), **origin._asdict(), "refusal": refusal}
+        values = key._asdict() | origin._asdict() | times()
         try:
-            with self.connection() as connection:
-                connection.execute("BEGIN")
-                written = connection.execute(self.sql(note), values).rowcount
-                if written and refusal:
-                    connection.execute(self.sql(AUDIT_REFUSAL), values)
-                connection.execute("COMMIT")
+            with self.cursor() as cursor:
+                cursor.execute("BEGIN")
+                written = cursor.execute(self.sql(note), values).rowcount
+                if written and key.refusal:
+                    cursor.execute(self.sql(AUDIT_REFUSAL), values)
+                cursor.execute("COMMIT")
         except (sqlite3.Error, psycopg.Error) as error:
             logging.getLogger(__name__).warning(
-                "use of key %s not noted: %s", key["id"], error
+                "use of key %s not noted: %s", key.id, error
             )
 
     @contextmanager
-    def connection(self) -> Iterator[Any]:
-        """An idle connection or a new one; closed if what is done with it fails."""
+    def cursor(self) -> Iterator[Any]:
+        """An idle cursor or a new one; closed if what is done with it fails."""
         try:
-            connection = self.idle.pop()
+            cursor = self.idle.pop()
         except IndexError:
-            connection = self.connect()
+            cursor = self.connect()
         try:
-            yield connection
+            yield cursor
         except BaseException:
-            connection.close()
+            cursor.connection.close()
             raise
-        self.idle.append(connection)
+        self.idle.append(cursor)
 
     def connect(self) -> Any:
-        """A new connection, without transactions, which answers with rows by name."""
+        """The cursor of a new connection without transactions."""
         connection = connect(self.database_url, VERIFICATION)
         if is_sqlite(self.database_url):
             connection.isolation_level = None
-            connection.row_factory = sqlite3.Row
         else:
             connection.autocommit = True
-            connection.row_factory = psycopg.rows.dict_row
             # It writes only notes of use and of refusals, which no standby needs.
             connection.execute("SET synchronous_commit = local")
-        return connection
+        return connection.cursor()
 
 
 @cache

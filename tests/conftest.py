@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from servers import PASSWORD, Postgres, Server, prepared
 
-from bench.setup import FILL, KEYS, TIMES, USERS
+from bench.setup import FILL, KEYS, TIMES, USERS, insert
 from models.database import db, utcnow
 
 TRAIL = """INSERT INTO audit_events
@@ -89,7 +89,7 @@ def crowd(count):
     n, (public, digest) = FILL[db.engine.dialect.name]
     for statement in (USERS, KEYS, TRAIL, SIGNED_IN):
         made = statement.format(n=n, public=public, digest=digest, times=TIMES)
-        db.session.execute(db.text(made), {"count": count})
+        insert(made, count)
 
 
 def ago(**time):

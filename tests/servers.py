@@ -148,7 +148,7 @@ def disconnect(app):
         db.engine.dispose()
         idle = app.extensions["verifier"].idle
         while idle:
-            idle.pop().close()
+            idle.pop().connection.close()
 
 
 def wait_for(url, seconds=30):

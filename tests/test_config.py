@@ -108,9 +108,9 @@ def test_what_a_dead_host_had_locked_is_free_after_a_minute(migrated_app):
     show = "SHOW idle_in_transaction_session_timeout"
     with migrated_app.app_context():
         assert db.session.scalar(db.text(show)) == "1min"
-    with migrated_app.extensions["verifier"].connection() as connection:
-        [row] = connection.execute(show).fetchall()
-        assert list(row.values()) == ["1min"]
+    with migrated_app.extensions["verifier"].cursor() as cursor:
+        [row] = cursor.execute(show).fetchall()
+        assert list(row) == ["1min"]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

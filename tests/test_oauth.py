@@ -4,6 +4,7 @@ import asyncio
 import time
 from base64 import b64encode
 from io import BytesIO
+from types import SimpleNamespace
 from urllib.parse import quote_plus
 
 import pytest
@@ -303,7 +304,7 @@ def test_nothing_else_in_http_basic_is_a_client(app, alice, service, credentials
 )
 def test_a_plus_and_a_percent_sign_are_decoded_once(app, monkeypatch, sent, meant):
     """In both halves. No key of ours has them, so the look-up is a stand-in."""
-    key = {"key_public": meant}
+    key = SimpleNamespace(key_public=meant)
     monkeypatch.setattr(oauth, "good_key", {meant: key}.get)
     headers = basic(f"{sent}:{sent}")
     with app.test_request_context(method="POST", headers=headers):

@@ -175,9 +175,9 @@ def shown(app, name):
         db.session.rollback()
         ours.append(db.session.scalar(db.text(show)))  # of the next transaction too
         db.session.rollback()
-    with app.extensions["verifier"].connection() as connection:
-        [row] = connection.execute(show).fetchall()
-    return [*ours, *row.values()]
+    with app.extensions["verifier"].cursor() as cursor:
+        [row] = cursor.execute(show).fetchall()
+    return [*ours, *row]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from conftest import PASSWORD, Person, log_in
 from flask.cli import FlaskGroup
 from servers import ROOT
 
-from bench.setup import FILL
+from bench.setup import FILL, insert
 from extras.commands import prune
 from models.api_key import ApiKey
 from models.audit_event import Origin
@@ -47,7 +47,7 @@ def fill(app, table, count):
         user = User.by_name("alice").id
         n, (public, digest) = FILL[db.engine.dialect.name]
         made = OLD[table].format(n=n, user=user, public=public, digest=digest)
-        db.session.execute(db.text(made), {"count": count})
+        insert(made, count)
         db.session.commit()
 
 

@@ -19,6 +19,8 @@ class OneLineErrors(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except UnicodeEncodeError:
+            raise click.ClickException("an argument is not UTF-8") from None
         except SQLAlchemyError as error:
             if database_code(error).startswith(LOCKED):
                 raise click.ClickException("the database is busy: try again") from None
