@@ -20,7 +20,8 @@ def make_sqlite_file(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         connection = connect_for_migration()
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN")
+        connection.execute("PRAGMA user_version = 0")  # as it is, but written
         connection.close()
     except (OSError, sqlite3.Error) as error:
         raise SystemExit(f"latchkey: DATABASE_URL cannot be written: {error}") from None

@@ -20,6 +20,15 @@ SIGNED_IN = """INSERT INTO sessions (digest, user_id, created_at, expires_at)
     {n} SELECT {digest}, 'u' || (i % 400 + 1), {times} FROM n"""
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="the long tests too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
 @pytest.fixture(scope="session")
 def postgresql():
     """The URL of the PostgreSQL server that the tests share."""

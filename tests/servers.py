@@ -127,13 +127,14 @@ def program(name, package):
 
 @contextmanager
 def prepared(database_url, revision="head", rounds=4):
-    """An app over a new database, migrated and with three people in it."""
+    """An app over a database, migrated and with three people in it."""
     app = create_app(
         {"DATABASE_URL": database_url, "LATCHKEY_BCRYPT_ROUNDS": str(rounds)}
     )
     with app.app_context():
         upgrade(revision=revision)
-        for name in NAMES:
+        known = set(db.session.scalars(db.text("SELECT username FROM users")))
+        for name in sorted(set(NAMES) - known):
             user = User(username=name)
             user.set_password(PASSWORD)
             db.session.add(user)
