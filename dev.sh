@@ -3,6 +3,7 @@
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
+parallel="-n 4 --dist worksteal"  # of pytest: many tests only wait
 "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     { echo "latchkey needs python3 3.11 or newer with venv: apt-get install python3-venv" >&2; exit 1; }
 
@@ -42,7 +43,7 @@ run)
 test)
     install requirements.txt requirements-dev.txt
     shift
-    exec python -m pytest "$@" ;;
+    exec python -m pytest $parallel "$@" ;;
 check)
     install requirements.txt requirements-dev.txt
     ruff format --check .
@@ -51,7 +52,8 @@ check)
     python tools/make_openapi.py --check
     check_javascript
     shift
-    exec python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 "$@" ;;
+    exec python -m pytest $parallel \
+        --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 "$@" ;;
 bench)
     install requirements.txt requirements-dev.txt
     command -v wrk >/dev/null || { echo "the bench needs wrk: apt-get install wrk" >&2; exit 1; }
@@ -59,6 +61,7 @@ bench)
     exec python -m "bench.$what" "$@" ;;
 prove)
     install requirements.txt requirements-dev.txt
+    python -m pytest --long -m long
     python -m bench.crash
     python -m bench.revocation
     python -m bench.without_extras

@@ -3,6 +3,7 @@
 Without it, every client of a proxy has the proxy's address.
 """
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -53,12 +54,9 @@ def with_client_address(application: WSGIApplication, proxies: int) -> WSGIAppli
             return []  # RFC 9112, 3.2
         peer = environ.get("REMOTE_ADDR") or ""
         forwarded = environ.get("HTTP_X_FORWARDED_FOR", "")
-        values = [value.strip(' \t"') for value in forwarded.split(",")]
-        values = list(filter(None, values))
-        address = ""
-        if 0 < proxies <= len(values):
-            address = canonical_address(values[-proxies])
-        environ["REMOTE_ADDR"] = address or canonical_address(peer)
+        values = re.findall(r'[^,\s"]+', forwarded)
+        client = values[-proxies] if 0 < proxies <= len(values) else ""
+        environ["REMOTE_ADDR"] = canonical_address(client) or canonical_address(peer)
         return application(environ, start_response)
 
     return wrapped

@@ -1,7 +1,6 @@
 """GET /healthz: a load balancer asks whether this host can serve."""
 
 import os
-from typing import Any
 
 from flask import Blueprint, Flask, current_app
 
@@ -35,5 +34,5 @@ def database_is_writable(verifier: Verifier) -> bool:
     if is_sqlite(verifier.database_url):
         return os.access(verifier.database_url.removeprefix("sqlite:///"), os.W_OK)
     with verifier.cursor() as cursor:
-        rows: list[Any] = cursor.execute("SHOW transaction_read_only").fetchall()
-    return rows == [("off",)]
+        [read_only] = cursor.execute("SHOW transaction_read_only").fetchone()
+    return bool(read_only == "off")

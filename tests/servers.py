@@ -118,6 +118,17 @@ def lacking(what):
     pytest.fail(what) if os.environ.get("CI") == "true" else pytest.skip(what)
 
 
+def first_of(values, count=1):
+    """Parameters of a test that runs with the first ones; with ``--long`` with all."""
+    return [
+        pytest.param(
+            *(value if isinstance(value, tuple) else (value,)),
+            marks=[] if position < count else pytest.mark.long,
+        )
+        for position, value in enumerate(values)
+    ]
+
+
 def program(name, package):
     """The path of a program of the system."""
     if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):

@@ -177,6 +177,7 @@ def test_the_inspector_takes_the_mcp_json_of_the_portal(url, node, tmp_path):
 DIAGNOSTIC = "does not list the diagnostic tool"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("version", "scenario", "passed"),
     [

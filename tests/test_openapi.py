@@ -395,6 +395,7 @@ def test_a_stale_file_is_found_and_left_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.live
+@pytest.mark.long
 def test_schemathesis_finds_nothing(serve, tmp_path):
     """Every check, with data that fits and does not, and calls that build on others."""
     generous = {"LATCHKEY_MAX_ACTIVE_KEYS": "1000", "LATCHKEY_LOGIN_FAILURES": "1000"}

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import log_in
 from flask.cli import FlaskGroup
-from servers import PASSWORD, ROOT
+from servers import PASSWORD, ROOT, first_of
 
 from models.database import db
 from models.user import User
@@ -222,8 +222,8 @@ def test_an_argument_that_is_not_utf8_is_told_in_one_line(flask, words):
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("end", ["\n", "\r\n", "", "\r"], ids=ascii)
-@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
+@pytest.mark.parametrize("end", first_of(["\r\n", "\n", "", "\r"]), ids=ascii)
+@pytest.mark.parametrize("locale", first_of(["C", "C.UTF-8", "POSIX"]))
 def test_through_a_real_pipe_in_any_locale(
     app, database_url, signs_in, verify, alice, end, locale
 ):
