@@ -33,6 +33,9 @@ from models.database import db, new_id, utcnow
 from models.session import Session
 from models.user import User
 
+ENOUGH = 100_000  # verifications for 1,000 revocations
+LONGEST = 0.3  # seconds before and after each revocation
+
 
 class Person(NamedTuple):
     name: str
@@ -239,9 +242,6 @@ def objections(row, cached=False):
         found.append(f"{row['odd']} answers that are neither 200 nor 401")
     if row["after"] < row["rounds"]:
         found.append(f"{row['after']} verifications after the answers: too few")
-    if row["rounds"] >= 1000 and row["verifications"] < 100_000:
-        count = row["verifications"]
-        found.append(f"{count} verifications, not 100,000: raise --pause")
     if row["least"] < 2:
         share = f"{row['least']:.1f} %"
         found.append(f"a worker with {share} of the work: it was left out")
@@ -305,9 +305,17 @@ def run(name, app, servers, rounds, pause, cached=False):
     for way in [first] if cached else [first, *others]:
         clients, part = (2, 300) if way.startswith("flask") else (8, 20)
         count = max(rounds // (1 if way == first else part), 1)
-        row = measure(servers, app, way, count, pause, clients)
-        print(line(name, row), flush=True)
-        found += [f"{name}, {way}: {words}" for words in objections(row, cached)]
+        wait = pause
+        while True:
+            row = measure(servers, app, way, count, wait, clients)
+            print(line(name, row), flush=True)
+            found += [f"{name}, {way}: {words}" for words in objections(row, cached)]
+            few = count >= 1000 and row["verifications"] < ENOUGH
+            if not few or wait > LONGEST:
+                break
+            wait *= 2  # a slow hour: once more, with more time for each revocation
+        if few:
+            found.append(f"{name}, {way}: fewer than {ENOUGH:,} verifications")
     for server in servers:
         server.stop()
     return found

@@ -144,6 +144,7 @@ def passes_without(name: str) -> bool:
             shutil.copytree(ROOT / folder, tree / folder, ignore=cached)
         own = {*OF_SEVERAL, *sum((TESTS[extra] for extra in together), [])}
         options = ["-m", "not live", "--tb=short", *leave_out(own, tree)]
+        options += ["-n", "3", "--dist", "worksteal"]
         command = [sys.executable, "-m", "pytest", *options]
         started = time.monotonic()
         ran = subprocess.run(command, cwd=tree, capture_output=True, text=True)

@@ -165,7 +165,6 @@ def test_nothing_is_lost_that_was_answered_before_postgresql_died(postgres, tmp_
 
 FINE = {
     "rounds": 1000,
-    "verifications": 100_000,
     "after": 40_000,
     "stale": 0,
     "odd": 0,
@@ -173,7 +172,6 @@ FINE = {
     "least": 20,
 }
 BAD = {
-    "verifications": 99_999,
     "after": 999,
     "stale": 1,
     "odd": 1,
