@@ -43,8 +43,9 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     """The WSGI application. Raises SystemExit, with one line, for a bad setting."""
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(load_settings(environ))
+    # Werkzeug cuts a chunked body here without an error; read_body() sees that byte.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1
-    # In answers, code comes first.
+    # Answers keep the order of their members: code comes first.
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a doubled slash is not a redirect
     app.url_map.converters["key_id"] = api_keys.KeyIdConverter
@@ -53,7 +54,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
 
     database_url = app.config["DATABASE_URL"]
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(database_url)
-    db.init_app(app)  # it rolls back what a request has not committed
+    db.init_app(app)  # after each request it undoes what was not committed
     Migrate(app, db)
 
     verifier = Verifier(database_url, app.config["LATCHKEY_KEY_PREFIX"])

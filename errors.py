@@ -48,7 +48,8 @@ def handle(error: Exception) -> ErrorAnswer:
     code = database_code(error)
     if code.startswith(TEMPORARY) or isinstance(error, PoolTimeout):
         return refused(Refused("busy", 1))
-    if code in ("22P05", "22021", "22001"):  # of a database that is not in UTF-8
+    # A database that is not in UTF-8 lacks a character, or counts bytes: too long.
+    if code in ("22P05", "22021", "22001"):
         return invalid(ValidationError({"body": ["invalid"]}))
     return answer(500, "internal server error")
 

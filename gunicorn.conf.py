@@ -27,7 +27,7 @@ limit_request_field_size = 16384
 # Not even from this host does a client's SCRIPT_NAME or scheme choose the route.
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
-umask = 0o077  # the SQLite file is for its owner only
+umask = 0o077  # a unix socket, and what SQLite writes, are for their owner only
 
 
 def cut_quoted_request(record: logging.LogRecord) -> bool:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # base 62
 PATTERN = re.compile(
-    r"(?P<prefix>[a-z]{1,11})"
+    r"(?P<prefix>[a-z]{1,11})"  # at most 10 letters, and the s of a session
     r"_(?P<public>[0-9A-Za-z]{12})"
     r"_[0-9A-Za-z]{43}(?P<checksum>[0-9A-Za-z]{6})"
 )

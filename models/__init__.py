@@ -1,1 +1,1 @@
-"""What is stored and what it can do; nothing here knows HTTP."""
+"""What is stored and what it can do; nothing here reads a request or answers one."""

@@ -40,7 +40,7 @@ class ApiKey(Model):
     revoked_at: Mapped[datetime | None] = mapped_column(index=True)
     last_used_at: Mapped[datetime | None]
     last_used_ip: Mapped[str45 | None]
-    last_refused_at: Mapped[datetime | None]  # right secret, but revoked or expired
+    last_refused_at: Mapped[datetime | None]  # right secret, but not a good key
     last_mismatch_at: Mapped[datetime | None]  # wrong secret
     token = ""  # set by create() only; not a column
 
@@ -121,19 +121,21 @@ class ApiKey(Model):
         revoked = db.session.scalars(write).all()
         for key in revoked:
             key.audit("revoked", origin, reason)
-        if not revoked and db.engine.name == "postgresql":
-            # A retry after a crash: because it writes something, this commit too waits
-            # for the standby.
-            db.session.execute(
-                sa.text("SELECT pg_logical_emit_message(true, 'latchkey', '')")
-            )
+        # If no row changed, an earlier call may have crashed before the disk or standby
+        # had its commit. A commit that writes nothing waits for neither.
+        empty_write = "PRAGMA user_version = 0"
+        if db.engine.name == "postgresql":
+            empty_write = "SELECT pg_logical_emit_message(true, 'latchkey', '')"
+        db.session.execute(sa.text(empty_write))
         return len(revoked)
 
     @classmethod
     def revoke_own(cls, user: User, key_id: str, origin: Origin) -> None:
         """Revoke this user's key. Refused: ``not_found``, also for somebody else's."""
         own = sa.and_(cls.id == key_id.lower(), cls.user_id == user.id)
-        found = key_id.isascii() and key_id.isprintable()  # or no look-up
+        # Nothing else can be an id, and PostgreSQL cannot even be asked for a NUL.
+        found = key_id.isascii() and key_id.isprintable()
+        # Of no row changed: it was revoked already, or it is not this user's key.
         if found and cls.revoke(origin, own) == 0:
             found = db.session.scalar(sa.select(cls.id).where(own)) is not None
         if not found:

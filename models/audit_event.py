@@ -70,7 +70,8 @@ class AuditEvent(Model):
         Refused: ``throttled``, with the seconds to wait, if this name or this network
         has failed too often. Of the name it keeps a digest: people type passwords.
         """
-        if db.engine.name == "postgresql":  # one at a time, as SQLite's writers are
+        # One attempt at a time, so that each counts all before it; as SQLite has it.
+        if db.engine.name == "postgresql":
             db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
         attempt = cls.record(
             "login_failed",

@@ -77,9 +77,10 @@ class DatabaseHangs(psycopg.InterfaceError):
 class LimitedConnection(psycopg.Connection[Any]):
     """Waits a limited time for each answer, then closes itself.
 
-    A server that hangs keeps no limit of its own, and psycopg offers none, so this
-    overrides ``Connection.wait``, through which every statement goes. Nothing is
-    cancelled: a commit cancelled while it waits for a standby counts as a success.
+    A server that hangs does not keep the limits that it was given, and psycopg offers
+    none, so this overrides ``Connection.wait``, through which every statement goes.
+    Nothing is cancelled: of a commit that is cancelled while it waits for a standby
+    PostgreSQL reports success, although the standby may lack it.
     """
 
     limit = 0.0

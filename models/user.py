@@ -21,9 +21,10 @@ from models.database import (
     utcnow,
 )
 
-# In a worker two password checks run and one more waits: other threads verify keys.
-checks = BoundedSemaphore(2)
-places = BoundedSemaphore(3)
+# In each worker process two password checks run and a third waits; a fourth gets 503.
+# So one of its four threads is always free of them, to verify keys.
+running = BoundedSemaphore(2)
+admitted = BoundedSemaphore(3)
 
 
 class User(Model):
@@ -56,20 +57,22 @@ class User(Model):
         Refused: ``refusal``, ``throttled`` or ``busy``. An unknown name
         takes as long. The user's row is locked until the caller commits.
         """
-        if not places.acquire(blocking=False):
+        if not admitted.acquire(blocking=False):
             raise Refused("busy", 1)
         try:
-            with checks:
-                user = cls.prove(username, password, origin)
+            with running:
+                user = cls.authenticate(username, password, origin)
         finally:
-            places.release()
+            admitted.release()
         if user is None:
             raise Refused(refusal)
         return user
 
     @classmethod
-    def prove(cls, username: str, password: str, origin: Origin) -> Self | None:
-        """The user, or None; then the failure is in the audit trail.
+    def authenticate(cls, username: str, password: str, origin: Origin) -> Self | None:
+        """The user, or None: a wrong name or password, or suspended meanwhile.
+
+        Then the failed attempt stays in the audit trail.
 
         The attempt is committed as failed *before* bcrypt runs, so that concurrent
         guesses count each other on every worker. The caller's transaction deletes it

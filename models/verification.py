@@ -53,8 +53,9 @@ READ_KEY = """
     FROM api_keys k JOIN users u ON u.id = k.user_id
     WHERE k.key_public = %(public)s
 """
-# Of many at the same time, only one writes. A time in the future, which a wrong clock
-# wrote, is replaced.
+# The WHERE looks again, so that of several requests at once only one writes. That one's
+# clock may be a little ahead: up to a minute counts as noted. What is further ahead was
+# written by a wrong clock and is replaced.
 NOTES = {
     "use": """
     UPDATE api_keys SET last_used_at = %(now)s, last_used_ip = %(ip)s
@@ -86,6 +87,7 @@ class Verifier:
     def __init__(self, database_url: str, key_prefix: str) -> None:
         self.database_url = database_url
         self.key_prefix = key_prefix
+        # psycopg takes the statements as they are.
         self.sql = for_sqlite if is_sqlite(database_url) else str
         # Cursors that no thread uses, each with a connection of its own. With a new
         # cursor for each question psycopg would prepare its work anew.
@@ -152,7 +154,7 @@ class Verifier:
         try:
             cursor = self.idle.pop()
         except IndexError:
-            cursor = self.connect()
+            cursor = self.new_cursor()
         try:
             yield cursor
         except BaseException:
@@ -160,8 +162,11 @@ class Verifier:
             raise
         self.idle.append(cursor)
 
-    def connect(self) -> Any:
-        """The cursor of a new connection without transactions."""
+    def new_cursor(self) -> Any:
+        """The cursor of a new connection in autocommit mode.
+
+        ``write_note`` begins and ends its transaction by itself.
+        """
         connection = connect(self.database_url, VERIFICATION)
         if is_sqlite(self.database_url):
             connection.isolation_level = None

@@ -1,1 +1,1 @@
-"""The blueprints, each in a file named after its URLs."""
+"""The blueprints, each in a file named after what its URLs are about."""

@@ -1,4 +1,4 @@
-"""/api/me/api-keys: my keys, from creation to revocation, and what happened to them."""
+"""/api/me/api-keys: my keys, from creation to revocation."""
 
 from flask import Blueprint, current_app, g
 from werkzeug.routing import BaseConverter
@@ -42,7 +42,8 @@ def create_key() -> Answer:
     password = data.pop("password")
     User.check_password(g.user.username, password, origin(), "incorrect_password")
     key = ApiKey.create(g.user, origin(), **data)
-    db.session.commit()  # also if refused: it deletes the failed attempt
+    # Without a key too: the password was right, so the failed attempt is deleted.
+    db.session.commit()
     if key is None:
         raise Refused(
             "max_keys_reached", current_app.config["LATCHKEY_MAX_ACTIVE_KEYS"]

@@ -13,7 +13,7 @@ from schemas.described import Integer, String
 from schemas.resources import MODE, MODES
 
 NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
-UNSEEN = (  # white space, controls, fillers, and what Unicode says to ignore
+UNSEEN = (  # white space, controls, fillers, and Unicode's format and ignorable ones
     r"\s\0-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     r"\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
     r"\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2"
