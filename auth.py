@@ -17,10 +17,11 @@ def interactive_session() -> None:
     the cookie to the list.
     """
     sources = current_app.extensions["token_sources"]
-    found = list(filter(None, (source() for source in sources)))
-    if len(found) > 1:
+    # A list for each source: of two cookies of one name, one list has both.
+    credentials = list(filter(None, (source() for source in sources)))
+    if len(credentials) > 1:
         abort(401)  # two credentials are refused, not resolved
-    for token in found[0] if found else []:
+    for token in credentials[0] if credentials else []:
         session = Session.by_token(token)
         if session:
             g.session = session
@@ -37,9 +38,9 @@ def bearer_tokens() -> list[str]:
 
 def good_key(token: str) -> Any:
     """The row of the API key with this token, or None if it is not good now."""
-    return current_app.extensions["verifier"].good_key(token, origin)
+    return current_app.extensions["verifier"].good_key(token, current_origin)
 
 
-def origin() -> Origin:
+def current_origin() -> Origin:
     """Where this request comes from, for the audit trail."""
     return request_origin(request.environ)

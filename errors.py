@@ -1,4 +1,4 @@
-"""Every failure becomes one JSON shape, through ErrorSchema. No view builds one."""
+"""Every failure of a view becomes one JSON shape, through ErrorSchema."""
 
 from typing import Any
 
@@ -124,4 +124,4 @@ def database_code(error: Exception) -> str:
     """The name of SQLite's error or PostgreSQL's SQLSTATE; empty for other errors."""
     cause = getattr(error, "orig", error)  # SQLAlchemy wraps the driver's
     code = getattr(cause, "sqlite_errorname", "") or getattr(cause, "sqlstate", "")
-    return "08006" if code is None else code  # None: psycopg could not connect
+    return "08006" if code is None else code  # None: psycopg's own, no connection

@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, abort, make_response, request
 from flask.typing import ResponseReturnValue
 
 import tokens
-from auth import good_key, origin
+from auth import current_origin, good_key
 from extras import public_url
 from json_api import read_body
 from models.api_key import ApiKey
@@ -61,7 +61,7 @@ def revoke() -> ResponseReturnValue:
     session = Session.by_token(text)
     if key_token:
         ApiKey.revoke(
-            origin(),
+            current_origin(),
             ApiKey.key_public == key_token.public,
             ApiKey.digest == key_token.digest,
             reason=reason,
@@ -69,7 +69,9 @@ def revoke() -> ResponseReturnValue:
     elif session:
         # Nobody, if another request was faster.
         for user_id in Session.end(Session.digest == session.digest):
-            AuditEvent.record("revoked", origin(), reason=reason, user_id=user_id)
+            AuditEvent.record(
+                "revoked", current_origin(), reason=reason, user_id=user_id
+            )
     db.session.commit()
     return ""
 

@@ -121,24 +121,24 @@ class ApiKey(Model):
         revoked = db.session.scalars(write).all()
         for key in revoked:
             key.audit("revoked", origin, reason)
-        # If no row changed, an earlier call may have crashed before the disk or standby
-        # had its commit. A commit that writes nothing waits for neither.
-        empty_write = "PRAGMA user_version = 0"
+        # Something is always written, so that the commit waits for disk and standby: if
+        # no row changed, an earlier call may have crashed before its commit was there.
+        forced_write = "PRAGMA user_version = 0"
         if db.engine.name == "postgresql":
-            empty_write = "SELECT pg_logical_emit_message(true, 'latchkey', '')"
-        db.session.execute(sa.text(empty_write))
+            forced_write = "SELECT pg_logical_emit_message(true, 'latchkey', '')"
+        db.session.execute(sa.text(forced_write))
         return len(revoked)
 
     @classmethod
     def revoke_own(cls, user: User, key_id: str, origin: Origin) -> None:
         """Revoke this user's key. Refused: ``not_found``, also for somebody else's."""
         own = sa.and_(cls.id == key_id.lower(), cls.user_id == user.id)
-        # Nothing else can be an id, and PostgreSQL cannot even be asked for a NUL.
-        found = key_id.isascii() and key_id.isprintable()
-        # Of no row changed: it was revoked already, or it is not this user's key.
-        if found and cls.revoke(origin, own) == 0:
-            found = db.session.scalar(sa.select(cls.id).where(own)) is not None
-        if not found:
+        # An id is printable ASCII; PostgreSQL cannot even be asked for a NUL.
+        exists = key_id.isascii() and key_id.isprintable()
+        # If no row changed, it was revoked already, or it is not this user's key.
+        if exists and cls.revoke(origin, own) == 0:
+            exists = db.session.scalar(sa.select(cls.id).where(own)) is not None
+        if not exists:
             raise Refused("not_found", key_id)
 
     def audit(self, event: str, origin: Origin, reason: str | None = None) -> None:

@@ -27,7 +27,7 @@ from models.database import (
 class Origin(NamedTuple):
     """From where a change was asked for."""
 
-    ip: str | None  # canonical (RFC 5952)
+    ip: str | None  # canonical (RFC 5952) by extras/gateway.py
     method: str
     path: str
 
@@ -70,7 +70,8 @@ class AuditEvent(Model):
         Refused: ``throttled``, with the seconds to wait, if this name or this network
         has failed too often. Of the name it keeps a digest: people type passwords.
         """
-        # One attempt at a time, so that each counts all before it; as SQLite has it.
+        # One attempt at a time, so that each counts all before it. On SQLite the INSERT
+        # locks out other writers.
         if db.engine.name == "postgresql":
             db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
         attempt = cls.record(

@@ -54,8 +54,9 @@ class User(Model):
     ) -> Self:
         """The user of this name, if the password is right.
 
-        Refused: ``refusal``, ``throttled`` or ``busy``. An unknown name
-        takes as long. The user's row is locked until the caller commits.
+        Refused: ``refusal``, ``throttled`` or ``busy``. An unknown name takes as long,
+        while LATCHKEY_BCRYPT_ROUNDS is what it was when the passwords were set. The
+        user's row is locked until the caller commits.
         """
         if not admitted.acquire(blocking=False):
             raise Refused("busy", 1)
@@ -74,9 +75,9 @@ class User(Model):
 
         Then the failed attempt stays in the audit trail.
 
-        The attempt is committed as failed *before* bcrypt runs, so that concurrent
-        guesses count each other on every worker. The caller's transaction deletes it
-        again if the password was right.
+        Insert the attempt as failed and commit; run bcrypt; if it was right, lock the
+        user's row and delete the attempt, which the caller commits. So concurrent
+        guesses count each other on every worker.
         """
         user = cls.by_name(username)
         user_id = user.id if user else None

@@ -53,9 +53,8 @@ READ_KEY = """
     FROM api_keys k JOIN users u ON u.id = k.user_id
     WHERE k.key_public = %(public)s
 """
-# The WHERE looks again, so that of several requests at once only one writes. That one's
-# clock may be a little ahead: up to a minute counts as noted. What is further ahead was
-# written by a wrong clock and is replaced.
+# The WHERE looks again: of several requests at once only one writes. The stored time may
+# be of a clock up to a minute ahead; one further ahead is wrong, and is replaced.
 NOTES = {
     "use": """
     UPDATE api_keys SET last_used_at = %(now)s, last_used_ip = %(ip)s
@@ -114,7 +113,10 @@ class Verifier:
         return None if key.refusal else key
 
     def read(self, public: str) -> KeyRow | None:
-        """The row of the key with this public part, good or not."""
+        """The row of the key with this public part, good or not.
+
+        Reads once more, on a new connection, if an idle one may have been stale.
+        """
         values = {**times(), "public": public}
         reused = bool(self.idle)
         try:
@@ -163,10 +165,7 @@ class Verifier:
         self.idle.append(cursor)
 
     def new_cursor(self) -> Any:
-        """The cursor of a new connection in autocommit mode.
-
-        ``write_note`` begins and ends its transaction by itself.
-        """
+        """The cursor of a new connection, in autocommit mode."""
         connection = connect(self.database_url, VERIFICATION)
         if is_sqlite(self.database_url):
             connection.isolation_level = None
@@ -184,7 +183,10 @@ def for_sqlite(statement: str) -> str:
 
 
 def times() -> dict[str, str]:
-    """Now, and one minute before and after, as the text that SQLite compares."""
+    """Now, and one minute before and after, as SQLite stores it: UTC without a zone.
+
+    PostgreSQL reads such a text as UTC too, because ``connect`` sets its TimeZone.
+    """
     now = utcnow()
     moments = {
         "minute_ago": now - MINUTE,

@@ -3,7 +3,7 @@
 from flask import Blueprint, current_app, g
 from werkzeug.routing import BaseConverter
 
-from auth import interactive_session, origin
+from auth import current_origin, interactive_session
 from json_api import Answer, load_json, load_query, success
 from models.api_key import ApiKey
 from models.database import Refused, db
@@ -40,8 +40,10 @@ def create_key() -> Answer:
     """Create a key. Wants the password again; only this answer shows the token."""
     data = load_json(NewKeySchema())
     password = data.pop("password")
-    User.check_password(g.user.username, password, origin(), "incorrect_password")
-    key = ApiKey.create(g.user, origin(), **data)
+    User.check_password(
+        g.user.username, password, current_origin(), "incorrect_password"
+    )
+    key = ApiKey.create(g.user, current_origin(), **data)
     # Without a key too: the password was right, so the failed attempt is deleted.
     db.session.commit()
     if key is None:
@@ -54,7 +56,7 @@ def create_key() -> Answer:
 @bp.delete("/<key_id:key_id>")
 def revoke_key(key_id: str) -> Answer:
     """Revoke one of my keys, for ever and at once."""
-    ApiKey.revoke_own(g.user, key_id, origin())
+    ApiKey.revoke_own(g.user, key_id, current_origin())
     db.session.commit()
     return success("api key revoked successfully")
 
@@ -62,6 +64,6 @@ def revoke_key(key_id: str) -> Answer:
 @bp.delete("")
 def revoke_all_keys() -> Answer:
     """Revoke all my active keys, in one transaction."""
-    revoked = ApiKey.revoke(origin(), ApiKey.is_active(g.user))
+    revoked = ApiKey.revoke(current_origin(), ApiKey.is_active(g.user))
     db.session.commit()
     return success("api keys revoked successfully", {"revoked": revoked})

@@ -2,7 +2,7 @@
 
 from flask import Blueprint, g
 
-from auth import interactive_session, origin
+from auth import current_origin, interactive_session
 from json_api import Answer, load_json, success
 from models.database import db
 from models.session import Session
@@ -19,7 +19,9 @@ bp.before_request(interactive_session)
 def login() -> Answer:
     """Exchange user name and password for a session token."""
     data = load_json(LoginSchema())
-    user = User.check_password(**data, origin=origin(), refusal="bad_credentials")
+    user = User.check_password(
+        **data, origin=current_origin(), refusal="bad_credentials"
+    )
     session = Session.start(user)
     db.session.commit()
     return success("login successful", SessionSchema().dump(session))

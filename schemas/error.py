@@ -13,6 +13,8 @@ class ErrorItemSchema(Schema):
 
 
 class ErrorDataSchema(Schema):
+    """As the contract has it. Its second type and ``details`` are never sent."""
+
     type = String(
         "Type of error", validate=OneOf(["validation_error", "external_api_error"])
     )
