@@ -53,8 +53,8 @@ READ_KEY = """
     FROM api_keys k JOIN users u ON u.id = k.user_id
     WHERE k.key_public = %(public)s
 """
-# The WHERE looks again: of several requests at once only one writes. The stored time may
-# be of a clock up to a minute ahead; one further ahead is wrong, and is replaced.
+# The WHERE looks again: of several requests at once only one writes. The stored time
+# may be of a clock up to a minute ahead; one further ahead is wrong, and is replaced.
 NOTES = {
     "use": """
     UPDATE api_keys SET last_used_at = %(now)s, last_used_ip = %(ip)s
