@@ -43,7 +43,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     """The WSGI application. Raises SystemExit, with one line, for a bad setting."""
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(load_settings(environ))
-    # Werkzeug cuts a chunked body here without an error; read_body() sees that byte.
+    # Werkzeug cuts a longer chunked body to this, so that read_body() can refuse it.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1
     # Answers keep the order of their members: code comes first.
     app.json.sort_keys = False  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ def interactive_session() -> None:
     the cookie to the list.
     """
     sources = current_app.extensions["token_sources"]
-    # A list for each source: of two cookies of one name, one list has both.
+    # One list for each source that has tokens; of two cookies, one list has both.
     credentials = list(filter(None, (source() for source in sources)))
     if len(credentials) > 1:
         abort(401)  # two credentials are refused, not resolved

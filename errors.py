@@ -124,4 +124,5 @@ def database_code(error: Exception) -> str:
     """The name of SQLite's error or PostgreSQL's SQLSTATE; empty for other errors."""
     cause = getattr(error, "orig", error)  # SQLAlchemy wraps the driver's
     code = getattr(cause, "sqlite_errorname", "") or getattr(cause, "sqlstate", "")
-    return "08006" if code is None else code  # None: psycopg's own, no connection
+    # None, if psycopg has no SQLSTATE: above all when it could not connect.
+    return "08006" if code is None else code

@@ -62,5 +62,5 @@ def checksum(body: str) -> str:
 
 
 def redact(text: str) -> str:
-    """``text`` without the secret of any token in it, also of one that is cut."""
+    """``text`` without the secret of any token in it, even if its end is missing."""
     return re.sub("([a-z]{1,11}_[0-9A-Za-z]{12})_[0-9A-Za-z]{1,49}", r"\1_...", text)

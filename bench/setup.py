@@ -18,7 +18,7 @@ from app import create_app
 from bench import ROOT
 from models.database import db, new_id, utcnow
 
-PART = 20_000  # rows
+ROWS_AT_ONCE = 20_000  # a statement may take as long as one of a session
 TIMES = "'2026-01-01 00:00:00', '2099-01-01 00:00:00'"
 FILL = {  # keys nobody asks for: a user for every five
     "sqlite": (
@@ -74,9 +74,9 @@ def fill(url, count, asked, revoked=False, hashed=tokens.digest):
 
 
 def insert(statement, count):
-    """Insert ``count`` rows, a part at a time: each statement has a time limit."""
-    for first in range(1, count + 1, PART):
-        last = min(first + PART - 1, count)
+    """Insert ``count`` rows, some at a time: each statement has a time limit."""
+    for first in range(1, count + 1, ROWS_AT_ONCE):
+        last = min(first + ROWS_AT_ONCE - 1, count)
         db.session.execute(sa.text(statement), {"first": first, "last": last})
 
 

@@ -143,8 +143,8 @@ def passes_without(name: str) -> bool:
             cached = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / folder, tree / folder, ignore=cached)
         own = {*OF_SEVERAL, *sum((TESTS[extra] for extra in together), [])}
-        options = ["-m", "not live", "--tb=short", *leave_out(own, tree)]
-        options += ["-n", "3", "--dist", "worksteal"]
+        options = ["-n", "4", "--dist", "worksteal", "-m", "not live", "--tb=short"]
+        options += leave_out(own, tree)
         command = [sys.executable, "-m", "pytest", *options]
         started = time.monotonic()
         ran = subprocess.run(command, cwd=tree, capture_output=True, text=True)

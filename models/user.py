@@ -22,7 +22,7 @@ from models.database import (
 )
 
 # In each worker process two password checks run and a third waits; a fourth gets 503.
-# So one of its four threads is always free of them, to verify keys.
+# So one of the four threads is always left to verify keys.
 running = BoundedSemaphore(2)
 admitted = BoundedSemaphore(3)
 
@@ -75,9 +75,9 @@ class User(Model):
 
         Then the failed attempt stays in the audit trail.
 
-        Insert the attempt as failed and commit; run bcrypt; if it was right, lock the
-        user's row and delete the attempt, which the caller commits. So concurrent
-        guesses count each other on every worker.
+        It commits the attempt as a failed one, and then runs bcrypt: so concurrent
+        guesses count each other on every worker. If the password was right, it locks
+        the user's row and deletes the attempt; the caller commits that.
         """
         user = cls.by_name(username)
         user_id = user.id if user else None

@@ -88,8 +88,8 @@ class Verifier:
         self.key_prefix = key_prefix
         # psycopg takes the statements as they are.
         self.sql = for_sqlite if is_sqlite(database_url) else str
-        # Cursors that no thread uses, each with a connection of its own. With a new
-        # cursor for each question psycopg would prepare its work anew.
+        # Cursors that no thread uses, each with a connection of its own. A new one for
+        # each question would cost more (bench/RESULTS.md).
         self.idle: list[Any] = []
 
     def good_key(self, text: str, get_origin: Callable[[], Origin]) -> KeyRow | None:
@@ -124,7 +124,7 @@ class Verifier:
         except psycopg.OperationalError as error:
             if not reused or error.sqlstate == "55P03":  # the table is locked
                 raise
-            self.idle = []  # the server was restarted: none of them works
+            self.idle = []  # the server was restarted: none works; freed, they close
             return self.first_row(values)
 
     def first_row(self, values: dict[str, str]) -> KeyRow | None:

@@ -165,6 +165,7 @@ def test_nothing_is_lost_that_was_answered_before_postgresql_died(postgres, tmp_
 
 FINE = {
     "rounds": 1000,
+    "verifications": 100_000,
     "after": 40_000,
     "stale": 0,
     "odd": 0,
@@ -172,6 +173,7 @@ FINE = {
     "least": 20,
 }
 BAD = {
+    "verifications": 99_999,
     "after": 999,
     "stale": 1,
     "odd": 1,
@@ -184,6 +186,8 @@ BAD = {
 def test_the_proof_objects_to(what):
     assert revocation.objections(FINE) == []
     assert len(revocation.objections({**FINE, what: BAD[what]})) == 1
+    repeated = revocation.objections({**FINE, what: BAD[what]}, repeated=True)
+    assert len(repeated) == (what != "verifications")
 
 
 def test_the_proof_objects_to_a_cache_without_a_stale_accept():

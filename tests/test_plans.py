@@ -8,7 +8,7 @@ from flask.cli import FlaskGroup
 from servers import prepared
 
 from models.database import db, utcnow
-from models.verification import NOTES, READ_KEY
+from models.verification import NOTES, READ_KEY, KeyRow, times
 
 TABLES = ("users", "sessions", "api_keys", "audit_events")
 
@@ -110,3 +110,13 @@ def test_no_statement_reads_a_whole_table(full):
         if any(map(scans, steps := plan(s, values)))
     }
     assert bad == {}
+
+
+def test_the_columns_of_a_verification_are_in_the_order_of_its_row(migrated_app):
+    """``KeyRow`` takes them by position."""
+    verifier = migrated_app.extensions["verifier"]
+    with verifier.cursor() as cursor:
+        cursor.execute(verifier.sql(READ_KEY), {**times(), "public": ""})
+        columns = [column[0] for column in cursor.description]
+        cursor.fetchall()
+    assert columns == list(KeyRow._fields)

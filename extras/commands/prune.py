@@ -42,10 +42,10 @@ def prune(days: int) -> None:
 def delete(column: Any, condition: Condition) -> int:
     """Delete rows in batches, each with a commit of its own; how many.
 
-    A revocation never waits long for one. The rows are chosen by a statement of its
-    own: with the statistics of a table that has grown since, PostgreSQL would choose a
-    slow plan for both in one. On SQLite a transaction that has read may not write, so
-    each has its own.
+    A revocation never waits long for one. Choosing and deleting are two statements: as
+    one, with statistics from before the table grew, PostgreSQL takes seconds for it.
+    They are two transactions, because on SQLite one that has read cannot write any more
+    after somebody else has written.
     """
     some = sa.select(column).where(condition).limit(BATCH)
     total = 0
