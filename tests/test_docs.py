@@ -127,8 +127,8 @@ ODD = {  # defaults of a database that Latchkey could not work with
     "DateStyle": "German",
     "TimeZone": "Asia/Tokyo",
     "default_transaction_isolation": "serializable",
-    "statement_timeout": "1ms",
-    "lock_timeout": "1ms",
+    "statement_timeout": "100ms",
+    "lock_timeout": "100ms",
     "standard_conforming_strings": "off",
 }
 
@@ -147,7 +147,7 @@ def test_what_the_database_has_set_is_without_effect(new_database_url, limits):
             return connection.execute(f"SHOW {setting}").fetchone()[0]
 
         for setting, value in ODD.items():
-            assert show(setting).partition(",")[0] not in (value, "1ms"), setting
+            assert show(setting).partition(",")[0] != value, setting
         assert show("statement_timeout") == "0"
         assert show("search_path") == "mine"
 
