@@ -128,7 +128,7 @@ ODD = {  # defaults of a database that Latchkey could not work with
     "TimeZone": "Asia/Tokyo",
     "default_transaction_isolation": "serializable",
     "statement_timeout": "100ms",
-    "lock_timeout": "100ms",
+    "lock_timeout": "90ms",
     "standard_conforming_strings": "off",
 }
 
