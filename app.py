@@ -11,11 +11,13 @@ from auth import bearer_tokens
 from config import load_settings
 from extras import (
     account_page,
+    audit_command,
     audit_trail,
     commands,
     docs,
     gateway,
     health,
+    maintenance,
     mcp,
     oauth,
 )
@@ -29,10 +31,12 @@ from verify import VerifyMiddleware
 # To delete an extra: its line here, its import, its folder or file.
 EXTRAS = [
     account_page,
+    audit_command,
     audit_trail,
     commands,
     docs,
     health,
+    maintenance,
     mcp,
     oauth,
     gateway,  # last: it wraps app.wsgi_app

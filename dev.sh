@@ -33,7 +33,7 @@ run)
     umask 077  # the database is for its owner only
     flask() { python -m flask --app wsgi "$@"; }
     flask db upgrade
-    users=$(flask users list)
+    users=$(flask users list --json)
     if [ -z "$users" ]; then
         password=$(python -c 'import secrets; print(secrets.token_urlsafe(16))')
         echo "$password" | flask users add admin --password-stdin >/dev/null
