@@ -18,6 +18,7 @@ from extras import (
     health,
     mcp,
     oauth,
+    password,
 )
 from json_api import MAX_BODY
 from models.connections import engine_options
@@ -35,6 +36,7 @@ EXTRAS = [
     health,
     mcp,
     oauth,
+    password,
     gateway,  # last: it wraps app.wsgi_app
 ]
 
