@@ -48,7 +48,8 @@ def page() -> str:
 
 def show_not_found(response: Response) -> Response:
     """In place of a 404 in JSON: a page, for a browser, outside /api."""
-    if response.status_code != 404 or request.path.startswith("/api/"):
+    in_api = f"{request.path}/".startswith("/api/")
+    if in_api or response.status_code != 404:
         return response
     accepted = request.accept_mimetypes.best_match(["application/json", "text/html"])
     if accepted == "text/html":

@@ -36,7 +36,9 @@ function showChosenKeys() {
   const isOne = chosen.length === 1;
   const what = isOne ? chosenNames() : `all ${chosen.length} active keys`;
   find("h2", dialog).textContent = `Revoke ${what}?`;
-  find(".solid", dialog).textContent = isOne ? "Revoke" : `Revoke ${chosen.length} keys`;
+  find(".solid", dialog).textContent = isOne
+    ? "Revoke"
+    : `Revoke ${chosen.length} keys`;
   find("ul", dialog).replaceChildren(...chosen.map(keyItem));
 }
 
