@@ -189,7 +189,7 @@ def test_a_key_from_its_creation_to_its_end(page, server):
     expect(page.locator("#empty")).to_be_visible()
     page.get_by_text("Revoked and expired (1)").click()
     expect(page.locator("#ended")).to_contain_text("revoked just now")
-    expect(page.locator("#ended button")).to_have_count(0)
+    expect(page.locator("#ended tbody button")).to_have_count(0)
     for text in ("used after it was revoked · GET /verify", "Revoked", "Key created"):
         expect(page.locator("#audit")).to_contain_text(text)
 
@@ -705,34 +705,33 @@ def test_a_time_is_exact_on_hover_and_for_screen_readers(page, sql):
 
 
 def test_the_keys_are_sorted_by_expiry_and_by_last_use(page, sql):
-    for name, days in (("b", "30"), ("a", "90"), ("c", "7")):
+    for name, days in (("lima", "30"), ("kilo", "90"), ("mike", "7")):
         create(page, name, days=days)
     used = "UPDATE api_keys SET last_used_at = datetime('now', :ago) WHERE name = :name"
-    sql(used, ago="-1 day", name="a")
-    sql(used, ago="-2 days", name="b")
+    sql(used, ago="-1 day", name="kilo")
+    sql(used, ago="-2 days", name="lima")
     page.reload()
     names, table = page.locator("#active tbody bdi"), page.locator("#active")
     for head, order, expected in (
-        ("Expires", "none", "cab"),  # newest first, as the server has them
-        ("Expires", "ascending", "cba"),
-        ("Expires", "descending", "abc"),
-        ("Last used", "descending", "abc"),
-        ("Last used", "ascending", "cba"),
-        ("Last used", "none", "cab"),
+        ("Expires", "none", "mike kilo lima"),  # newest first, as the server has them
+        ("Expires", "ascending", "mike lima kilo"),
+        ("Expires", "descending", "kilo lima mike"),
+        ("Last used", "descending", "kilo lima mike"),
+        ("Last used", "ascending", "mike lima kilo"),
+        ("Last used", "none", "mike kilo lima"),
     ):
         button = table.get_by_role("button", name=head)
         if (head, order) != ("Expires", "none"):
             button.click()
         expect(button.locator("..")).to_have_attribute("aria-sort", order)
-        expect(names).to_have_text([*expected])
-        expect(button if order != "none" else names.first).to_be_visible()
+        expect(names).to_have_text(expected.split())
     expect(page.locator("#active [aria-sort=none]")).to_have_count(2)
     page.locator("#active").get_by_role("button", name="Expires").focus()
     page.keyboard.press("Enter")
-    expect(names).to_have_text([*"cba"])
-    revoke(page, "b")  # and it stays sorted
-    expect(row(page, "b")).to_contain_text("revoked just now")
-    expect(names).to_have_text([*"cba"])
+    expect(names).to_have_text(["mike", "lima", "kilo"])
+    revoke(page, "lima")  # and it stays sorted
+    expect(row(page, "lima")).to_contain_text("revoked just now")
+    expect(names).to_have_text(["mike", "lima", "kilo"])
     expect(page.locator("#revoke")).to_be_hidden()
 
 
@@ -900,7 +899,7 @@ def test_the_activity_is_filtered_by_day_in_the_browser_s_time_zone(tab, sql):
     expect(rows).to_have_count(3)
     page.get_by_label("First day").fill("2025-07-02")
     expect(rows).to_have_count(2)
-    expect(rows.last).to_contain_text("2 Jul 2025, 00:00:00 EDT")
+    expect(rows.last).to_contain_text("2 Jul 2025, 00:00:00 GMT-4")
     page.get_by_label("Last day").fill("2025-07-02")
     expect(rows).to_have_count(1)
     page.get_by_label("First day").fill("2025-07-03")
