@@ -20,6 +20,7 @@ from extras import (
     maintenance,
     mcp,
     oauth,
+    password,
 )
 from json_api import MAX_BODY
 from models.connections import engine_options
@@ -39,6 +40,7 @@ EXTRAS = [
     maintenance,
     mcp,
     oauth,
+    password,
     gateway,  # last: it wraps app.wsgi_app
 ]
 
