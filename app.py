@@ -42,9 +42,9 @@ EXTRAS = [
 def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     """The WSGI application. Raises SystemExit, with one line, for a bad setting."""
     app = Flask(__name__, static_folder=None)
-    app.config.from_mapping(load_settings(environ))
-    # Werkzeug cuts a longer chunked body to this, so that read_body() can refuse it.
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1
+    # The extras read settings of their own from ENVIRON.
+    app.config.from_mapping(load_settings(environ), ENVIRON=environ)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # so that read_body() refuses it
     # Answers keep the order of their members: code comes first.
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a doubled slash is not a redirect

@@ -1,4 +1,7 @@
-"""Every setting, from the environment. Nothing has to be set."""
+"""Every setting of the core, from the environment. Nothing has to be set.
+
+An extra has its own settings in a schema of its own, and reads it in the same way.
+"""
 
 import re
 from collections.abc import Mapping
@@ -67,22 +70,27 @@ class SettingsSchema(Schema):
 
 
 def load_settings(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings by name. Raises SystemExit with one line that names a bad one.
-
-    White space around a value means nothing; an empty one means the default.
-    """
-    stripped = {name: value.strip() for name, value in environ.items() if value.strip()}
-    try:
-        settings = dict(SettingsSchema().load(stripped, unknown=EXCLUDE))
-    except ValidationError as error:
-        name, words = next(iter(error.messages_dict.items()))
-        raise SystemExit(f"latchkey: {name} {words[0]}") from None
+    """The settings of the core by name. Raises SystemExit as ``read_settings`` does."""
+    settings = read_settings(SettingsSchema(), environ)
     if settings["LATCHKEY_DEFAULT_EXPIRY_DAYS"] > settings["LATCHKEY_MAX_EXPIRY_DAYS"]:
         raise SystemExit(
             "latchkey: LATCHKEY_DEFAULT_EXPIRY_DAYS is over LATCHKEY_MAX_EXPIRY_DAYS"
         )
     settings["DATABASE_URL"] = normalized_url(settings["DATABASE_URL"])
     return settings
+
+
+def read_settings(schema: Schema, environ: Mapping[str, str]) -> dict[str, Any]:
+    """These settings. Raises SystemExit with one line that names a bad one.
+
+    White space around a value means nothing; an empty one means the default.
+    """
+    stripped = {name: value.strip() for name, value in environ.items() if value.strip()}
+    try:
+        return dict(schema.load(stripped, unknown=EXCLUDE))
+    except ValidationError as error:
+        name, words = next(iter(error.messages_dict.items()))
+        raise SystemExit(f"latchkey: {name} {words[0]}") from None
 
 
 def normalized_url(url: str) -> str:

@@ -41,17 +41,21 @@ class VerifyMiddleware:
     def verdict(self, environ: WSGIEnvironment) -> tuple[str, dict[str, str]]:
         """Status and headers: whose key it is, or why it is refused (RFC 6750, 3)."""
         token = bearer_token(environ)
-        key = self.verifier.good_key(token, partial(request_origin, environ))
+        get_origin = partial(request_origin, environ)
+        key = self.verifier.good_key(token, get_origin)
         if key is None:
             return "401 Unauthorized", {"WWW-Authenticate": challenge(environ, 401)}
         scopes = SCOPES[key.mode]
         query = parse_qs(environ.get("QUERY_STRING", ""))
         needed = " ".join(query.get("scope", [])).split()
         if not set(needed) <= set(scopes.split()):
+            refused = key._replace(refusal="insufficient_scope")
+            self.verifier.note("refusal", refused, get_origin)
             return "403 Forbidden", {"WWW-Authenticate": challenge(environ, 403)}
         return "200 OK", {
             "X-User-Id": key.user_id,
             "X-User-Name": quote(key.username, safe="@+"),
             "X-Key-Id": key.id,
             "X-Key-Scopes": scopes,
+            "X-Key-Expires-At": key.expires_at,
         }

@@ -16,6 +16,7 @@ EVENTS = [
     "created",
     "revoked",
     "auth_failed",
+    "signed_in",
     "login_failed",
     "user_added",
     "user_suspended",

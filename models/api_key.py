@@ -15,10 +15,6 @@ from models.database import (
     db,
     new_id,
     setting,
-    str5,
-    str36,
-    str45,
-    str100,
     utcnow,
 )
 from models.user import User
@@ -28,18 +24,18 @@ class ApiKey(Model):
     __tablename__ = "api_keys"
     __table_args__ = (sa.Index("ix_api_keys_user", "user_id", "created_at"),)
 
-    id: Mapped[str36] = mapped_column(primary_key=True)
-    user_id: Mapped[str36] = mapped_column(sa.ForeignKey("users.id"))
-    name: Mapped[str100]
-    key_public: Mapped[str] = mapped_column(sa.String(12), unique=True)
-    digest: Mapped[bytes] = mapped_column(sa.LargeBinary(32))
-    mode: Mapped[str5]  # read, write
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(sa.ForeignKey("users.id"))
+    name: Mapped[str]
+    key_public: Mapped[str] = mapped_column(unique=True)
+    digest: Mapped[bytes]
+    mode: Mapped[str]  # read, write
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     # Never changed or cleared once it is set.
     revoked_at: Mapped[datetime | None] = mapped_column(index=True)
     last_used_at: Mapped[datetime | None]
-    last_used_ip: Mapped[str45 | None]
+    last_used_ip: Mapped[str | None]
     last_refused_at: Mapped[datetime | None]  # right secret, but not a good key
     last_mismatch_at: Mapped[datetime | None]  # wrong secret
     token = ""  # set by create() only; not a column

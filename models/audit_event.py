@@ -14,12 +14,6 @@ from models.database import (
     Refused,
     db,
     setting,
-    str5,
-    str20,
-    str36,
-    str45,
-    str64,
-    str100,
     utcnow,
 )
 
@@ -44,17 +38,17 @@ class AuditEvent(Model):
         sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True
     )
     created_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
-    event: Mapped[str20]
-    reason: Mapped[str100 | None]
-    user_id: Mapped[str36 | None]
-    api_key_id: Mapped[str36 | None]
-    key_name: Mapped[str100 | None]
-    key_mode: Mapped[str5 | None]
-    ip: Mapped[str45 | None]
-    method: Mapped[str20]
-    path: Mapped[str] = mapped_column(sa.String(200))
-    name_digest: Mapped[str64 | None]  # of a log-in's name
-    network: Mapped[str45 | None]  # of a log-in's address
+    event: Mapped[str]
+    reason: Mapped[str | None]
+    user_id: Mapped[str | None]
+    api_key_id: Mapped[str | None]
+    key_name: Mapped[str | None]
+    key_mode: Mapped[str | None]
+    ip: Mapped[str | None]
+    method: Mapped[str]
+    path: Mapped[str]
+    name_digest: Mapped[str | None]  # of a log-in's name
+    network: Mapped[str | None]  # of a log-in's address
 
     @classmethod
     def record(cls, event: str, origin: Origin, **columns: str | None) -> Self:

@@ -3,21 +3,12 @@
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 import sqlalchemy as sa
 from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, registry
-
-# Texts by their greatest length: ``name: Mapped[str100]``.
-str5 = Annotated[str, 5]
-str20 = Annotated[str, 20]
-str36 = Annotated[str, 36]
-str45 = Annotated[str, 45]
-str64 = Annotated[str, 64]
-str100 = Annotated[str, 100]
-
 
 Condition = sa.ColumnElement[bool]  # of a WHERE
 
@@ -35,17 +26,7 @@ class UTCDateTime(sa.types.TypeDecorator[datetime]):
 
 
 class Model(DeclarativeBase):
-    registry = registry(
-        type_annotation_map={
-            datetime: UTCDateTime,
-            str5: sa.String(5),
-            str20: sa.String(20),
-            str36: sa.String(36),
-            str45: sa.String(45),
-            str64: sa.String(64),
-            str100: sa.String(100),
-        }
-    )
+    registry = registry(type_annotation_map={datetime: UTCDateTime})
 
 
 @dataclass(eq=False)

@@ -12,7 +12,6 @@ from models.database import (
     Model,
     db,
     setting,
-    str36,
     utcnow,
 )
 from models.user import User
@@ -21,8 +20,8 @@ from models.user import User
 class Session(Model):
     __tablename__ = "sessions"
 
-    digest: Mapped[bytes] = mapped_column(sa.LargeBinary(32), primary_key=True)
-    user_id: Mapped[str36] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(sa.ForeignKey("users.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     user: Mapped[User] = relationship(lazy="joined")  # so that by_token needs one query

@@ -16,8 +16,6 @@ from models.database import (
     db,
     new_id,
     setting,
-    str36,
-    str64,
     utcnow,
 )
 
@@ -30,9 +28,9 @@ admitted = BoundedSemaphore(3)
 class User(Model):
     __tablename__ = "users"
 
-    id: Mapped[str36] = mapped_column(primary_key=True, default=new_id)
-    username: Mapped[str64] = mapped_column(unique=True)  # lower case, ASCII
-    password_hash: Mapped[str] = mapped_column(sa.String(60))
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    username: Mapped[str] = mapped_column(unique=True)  # lower case, ASCII
+    password_hash: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_proof_at: Mapped[datetime | None]  # of the password
     suspended_at: Mapped[datetime | None]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 
@@ -20,39 +20,11 @@ import tokens
 from models.audit_event import Origin
 from models.connections import VERIFICATION, connect, is_sqlite
 from models.database import utcnow
+from models.key_row import READ_KEY, KeyRow
 
 MINUTE = timedelta(minutes=1)
+log = logging.getLogger(__name__)
 
-
-class KeyRow(NamedTuple):
-    """What is known of a key at this moment: the columns of READ_KEY, in its order."""
-
-    id: str
-    key_public: str
-    digest: bytes
-    name: str
-    mode: str
-    user_id: str
-    username: str
-    refusal: str | None  # why it is not good
-    use_noted: bool | None  # within the last minute, as the two below
-    refusal_noted: bool | None
-    mismatch_noted: bool | None
-
-
-READ_KEY = """
-    SELECT k.id, k.key_public, k.digest, k.name, k.mode, k.user_id, u.username,
-        CASE
-            WHEN k.revoked_at IS NOT NULL THEN 'revoked'
-            WHEN u.suspended_at IS NOT NULL THEN 'user_suspended'
-            WHEN k.expires_at <= %(now)s THEN 'expired'
-        END AS refusal,
-        k.last_used_at BETWEEN %(minute_ago)s AND %(now)s AS use_noted,
-        k.last_refused_at BETWEEN %(minute_ago)s AND %(now)s AS refusal_noted,
-        k.last_mismatch_at BETWEEN %(minute_ago)s AND %(now)s AS mismatch_noted
-    FROM api_keys k JOIN users u ON u.id = k.user_id
-    WHERE k.key_public = %(public)s
-"""
 # The WHERE looks again: of several requests at once only one writes. The stored time
 # may be of a clock up to a minute ahead; one further ahead is wrong, and is replaced.
 NOTES = {
@@ -102,14 +74,13 @@ class Verifier:
         key = self.read(token.public) if token else None
         if token is None or key is None:
             return None
-        note = "use"
+        kind = "use"
         if not hmac.compare_digest(key.digest, token.digest):
-            note = "mismatch"
+            kind = "mismatch"
             key = key._replace(refusal="wrong_secret")
         elif key.refusal:
-            note = "refusal"
-        if not getattr(key, f"{note}_noted"):
-            self.write_note(NOTES[note], key, get_origin())
+            kind = "refusal"
+        self.note(kind, key, get_origin)
         return None if key.refusal else key
 
     def read(self, public: str) -> KeyRow | None:
@@ -132,23 +103,26 @@ class Verifier:
             rows = cursor.execute(self.sql(READ_KEY), values).fetchall()
         return KeyRow(*rows[0]) if rows else None
 
-    def write_note(self, note: str, key: KeyRow, origin: Origin) -> None:
+    def note(self, kind: str, key: KeyRow, get_origin: Callable[[], Origin]) -> None:
         """Write that a key was used, or refused and why, at most once a minute.
 
-        A database that is busy or full is no reason to fail: the key was verified.
+        ``kind`` is one of NOTES. A database that is busy or full is no reason to fail:
+        the key was verified.
         """
-        values = key._asdict() | origin._asdict() | times()
+        if getattr(key, f"{kind}_noted"):
+            return
+        values = key._asdict() | get_origin()._asdict() | times()
         try:
             with self.cursor() as cursor:
                 cursor.execute("BEGIN")
-                written = cursor.execute(self.sql(note), values).rowcount
+                written = cursor.execute(self.sql(NOTES[kind]), values).rowcount
                 if written and key.refusal:
                     cursor.execute(self.sql(AUDIT_REFUSAL), values)
                 cursor.execute("COMMIT")
+            if written and key.refusal:
+                log.info("auth_failed", extra={"audit": values})
         except (sqlite3.Error, psycopg.Error) as error:
-            logging.getLogger(__name__).warning(
-                "use of key %s not noted: %s", key.id, error
-            )
+            log.warning("use of key %s not noted: %s", key.id, error)
 
     @contextmanager
     def cursor(self) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from flask import Blueprint, g
 
 from auth import current_origin, interactive_session
 from json_api import Answer, load_json, success
+from models.audit_event import AuditEvent
 from models.database import db
 from models.session import Session
 from models.user import User
@@ -23,6 +24,7 @@ def login() -> Answer:
         **data, origin=current_origin(), refusal="bad_credentials"
     )
     session = Session.start(user)
+    AuditEvent.record("signed_in", current_origin(), user_id=user.id, reason="password")
     db.session.commit()
     return success("login successful", SessionSchema().dump(session))
 

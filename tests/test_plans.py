@@ -8,7 +8,8 @@ from flask.cli import FlaskGroup
 from servers import prepared
 
 from models.database import db, utcnow
-from models.verification import NOTES, READ_KEY, KeyRow, times
+from models.key_row import READ_KEY, KeyRow
+from models.verification import NOTES, times
 
 TABLES = ("users", "sessions", "api_keys", "audit_events")
 
