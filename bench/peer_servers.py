@@ -50,6 +50,7 @@ class Served(NamedTuple):
     doomed: tuple[str, ...] = ()  # tokens that will be revoked
     database: str | None = None  # Latchkey's, in which the use of a key is noted
     postgres: Any = None  # its processes are measured too
+    patience: int = 1  # it is measured for so many times as long
 
 
 def install():
@@ -183,7 +184,8 @@ class Peers:
         asked = fill(url, self.keys, FEW, hashed=bcrypt_hash)
         environ = {"DATABASE_URL": url, "ALTERNATIVE": "bcrypt"}
         server = self.gunicorn("bench.alternatives:app", **environ)
-        return Served("bcrypt in a Flask view, SQLite", server, asked, database=url)
+        line = "bcrypt in a Flask view, SQLite"
+        return Served(line, server, asked, database=url, patience=5)
 
 
 def create_tokens(url, count):

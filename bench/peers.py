@@ -38,6 +38,7 @@ class Peer(Target):
         self.path, self.scheme = served.calls.verify, served.calls.scheme
         self.doomed = served.doomed
         self.postgres = served.postgres
+        self.patience = served.patience
         self.revocations = []  # figures as those of ``rounds``
 
     def postgres_cpu(self):
@@ -50,6 +51,7 @@ class Peer(Target):
 
     def load(self, seconds, connections):
         """The figures under load, PostgreSQL's CPU the last; and the uneven share."""
+        seconds *= self.patience
         before = self.postgres_cpu()
         figures, share = super().load(seconds, connections)
         spent = self.postgres_cpu() - before

@@ -78,7 +78,8 @@ class Target:
     def load(self, seconds, connections):
         """The figures under load, and the share of the worker that worked most."""
         before = self.server.cpu_by_process()
-        wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"-s{HERE}/wrk.lua"]
+        wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s"]
+        wrk.append(f"-s{HERE}/wrk.lua")
         asked = [self.file, self.path, self.scheme]
         command = [*wrk, self.server.url, "--", *asked]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
