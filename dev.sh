@@ -68,6 +68,6 @@ prove)
     exec python -m bench.bare_debian ;;
 *)
     echo "usage: sh dev.sh run | test | check | prove |" >&2
-    echo "       bench [verify | revoke | flood | many | timing | settings | slow]" >&2
+    echo "       bench [verify | peers | revoke | flood | many | timing | settings | slow]" >&2
     exit 2 ;;
 esac
