@@ -283,17 +283,17 @@ def test_fail2ban_finds_who_failed_and_nobody_whom_a_client_names(serve, alice):
         for n, text in enumerate(FORGED):
             attackers.append(f"198.51.100.{n}" if n % 2 else f"2001:db8::{n + 1}")
             headers = {"X-Forwarded-For": f"{VICTIM}, {attackers[-1]}"}
-            who = {"username": text, "password": text}
+            who = {"username": text[:64], "password": text[-64:]}
             http.post("/api/auth/login", json=who, headers=headers)
             path = quote(text, safe="")
             http.get(f"/verify/{path}?{path}", headers=headers)
             http.delete(f"/api/me/api-keys/{path}", headers=bearer(alice.token))
             http.get("/", headers={"User-Agent": text.strip().encode("unicode_escape")})
-            wanted = {"name": text, "mode": text, "password": "wrong"}
+            wanted = {"name": text[:100], "mode": "read", "password": "wrong"}
             http.post("/api/me/api-keys", json=wanted, headers=bearer(alice.token))
         http.post("/api/auth/login", json={"username": "bob", "password": PASSWORD})
     server.stop()
-    assert banned(server.log) == attackers
+    assert [ip for ip in banned(server.log) if ip != ADDRESS] == attackers
 
 
 def test_fail2ban_reads_a_line_in_the_journal(tmp_path):
