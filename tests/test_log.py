@@ -15,6 +15,7 @@ from servers import PASSWORD, ROOT, disconnect, program
 
 from app import create_app
 from models.api_key import ApiKey
+from models.audit_event import AuditEvent, Origin
 from models.database import db
 
 ADDRESS = "127.0.0.1"
@@ -122,6 +123,15 @@ def test_the_lines_are_the_rows_that_are_there(alice, logged, verify, sql):
     assert sorted(told) == sorted(logged()) and len(told) == 5
 
 
+def test_a_value_is_one_word_whatever_it_is(app, logged):
+    with app.app_context():
+        origin = Origin("a\r\nb", "CLI", "")
+        AuditEvent.record("revoked", origin, reason='x y=z "\x1b[2J\u2028')
+        db.session.commit()
+    reason = "x%20y%3Dz%20%22%1B%5B2J%E2%80%A8"
+    assert logged() == [["revoked", "-", "-", "a%0D%0Ab", reason]]
+
+
 def test_other_records_of_the_verification_are_left_alone(app, caplog):
     log = logging.getLogger("models.verification")
     log.warning("use of key %s not noted: %s", "x", "y")
@@ -129,13 +139,14 @@ def test_other_records_of_the_verification_are_left_alone(app, caplog):
 
 
 def test_an_extra_application_writes_no_line_twice(
-    app, alice, logged, verify, database_url
+    app, alice, logged, caplog, verify, database_url
 ):
     other = create_app({"DATABASE_URL": database_url})
     logged()
     key = alice.key()
     alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
     verify(key["token"])
+    assert {record.name for record in caplog.records} == {"latchkey"}
     assert [event for event, *_ in logged()] == ["created", "revoked", "auth_failed"]
     disconnect(other)
 
@@ -299,5 +310,6 @@ def test_fail2ban_finds_who_failed_and_nobody_whom_a_client_names(serve, alice):
 def test_fail2ban_reads_a_line_in_the_journal(tmp_path):
     """As its backend for systemd passes it on: after the host and the program."""
     journal = tmp_path / "journal"
-    journal.write_text(f"vm gunicorn[71]: {LINE}\nvm sshd[7]: {LINE}\n{LINE} x\n")
+    other = [f"vm sshd[7]: {LINE}", f"vm gunicorn[71]: x {LINE}", f"{LINE} x"]
+    journal.write_text("\n".join([f"vm gunicorn[71]: {LINE}", *other, ""]))
     assert banned(journal) == [VICTIM]
