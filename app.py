@@ -18,7 +18,9 @@ from extras import (
     gateway,
     health,
     maintenance,
+    log,
     mcp,
+    metrics,
     oauth,
     password,
 )
@@ -38,7 +40,9 @@ EXTRAS = [
     docs,
     health,
     maintenance,
+    log,
     mcp,
+    metrics,
     oauth,
     password,
     gateway,  # last: it wraps app.wsgi_app
