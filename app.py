@@ -18,6 +18,7 @@ from extras import (
     health,
     mcp,
     oauth,
+    oidc,
 )
 from json_api import MAX_BODY
 from models.connections import engine_options
@@ -35,6 +36,7 @@ EXTRAS = [
     health,
     mcp,
     oauth,
+    oidc,
     gateway,  # last: it wraps app.wsgi_app
 ]
 
