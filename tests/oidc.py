@@ -1,12 +1,18 @@
 """Identity providers for the tests: a certified one, and one that forges tokens."""
 
+import json
 import re
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urljoin
 
 import httpx
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+from joserfc.jws import JWSRegistry
 from npm import NODE, installed
 from servers import ROOT, free_port, wait_for
 
@@ -85,3 +91,78 @@ class Person:
         if "logout" in answer.text:
             fields |= {"logout": "yes"}
         return self.http.post(urljoin(str(answer.url), action), data=fields)
+
+
+class Forger(ThreadingHTTPServer):
+    """A provider of our own, which answers whatever a test wants."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), ForgerHandler)
+        self.issuer = f"http://127.0.0.1:{self.server_port}"
+        self.keys = {"1": RSAKey.generate_key(2048, {"kid": "1"})}
+        self.answers = {
+            "/.well-known/openid-configuration": {
+                "issuer": self.issuer,
+                "authorization_endpoint": f"{self.issuer}/authorize",
+                "token_endpoint": f"{self.issuer}/token",
+                "jwks_uri": f"{self.issuer}/keys",
+                "userinfo_endpoint": f"{self.issuer}/me",
+            },
+        }
+        self.publish()
+
+    def publish(self):
+        keys = [key.as_dict(private=False) for key in self.keys.values()]
+        self.answers["/keys"] = {"keys": keys}
+
+    def claims(self, **changes):
+        """Good ones, with these changes; None takes a claim away."""
+        now = int(time.time())
+        claims = {
+            "iss": self.issuer,
+            "sub": "dora",
+            "aud": "latchkey",
+            "iat": now,
+            "exp": now + 60,
+            "auth_time": now,
+            "preferred_username": "dora",
+            **changes,
+        }
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def sign(self, claims, header=None, key=None):
+        header = {"alg": "RS256", "kid": "1", **(header or {})}
+        signer = key or self.keys["1"]
+        registry = JWSRegistry(algorithms=[header["alg"]], strict_check_header=False)
+        return jwt.encode(header, claims, signer, registry=registry)
+
+    @contextmanager
+    def running(self):
+        thread = threading.Thread(target=self.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.shutdown()
+            self.server_close()
+            thread.join()
+
+
+class ForgerHandler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        answer = self.server.answers.get(self.path)
+        if callable(answer):
+            answer = answer(self)
+        if answer is None:
+            return
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *words):
+        pass

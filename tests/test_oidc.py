@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from conftest import PASSWORD, ago, log_in
 from oidc import Person, Provider, settings
 from servers import disconnect
 

@@ -33,9 +33,10 @@ def back_channel_logout() -> str:
     used = sa.select(AuditEvent.id).filter_by(event="signed_out", name_digest=digest)
     if db.session.scalar(used):
         raise SignInFailed("replayed")
-    theirs = ProviderSession.subject == claims["sub"]
     if "sid" in claims:
         theirs = ProviderSession.sid == claims["sid"]
+    else:
+        theirs = ProviderSession.subject == claims["sub"]
     ended = Session.end(
         Session.digest.in_(sa.select(ProviderSession.digest).where(theirs))
     )

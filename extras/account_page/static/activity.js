@@ -14,6 +14,7 @@ const REASONS = {
   revoked_by_token: "by somebody who had the token",
   user_suspended: "used while suspended",
   operator: "by an operator",
+  oidc: "by the identity provider",
   incorrect_password: "", // the event says it
 };
 
