@@ -66,8 +66,8 @@ def begin() -> ResponseReturnValue:
 @bp.get(f"{PATH}/callback")
 def end() -> ResponseReturnValue:
     """From the provider, to a session of the account page."""
-    flow = request.cookies.get(FLOW, "..")
-    state, nonce, verifier = flow.split(".")
+    flow = request.cookies.get(FLOW, "")
+    state, nonce, verifier, *_ = f"{flow}..".split(".")
     if not state or request.args.get("state") != state:
         raise SignInFailed("other_state")  # another browser began, or it is over
     issuer = setting("LATCHKEY_OIDC_ISSUER")
