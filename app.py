@@ -17,11 +17,12 @@ from extras import (
     docs,
     gateway,
     health,
-    maintenance,
     log,
+    maintenance,
     mcp,
     metrics,
     oauth,
+    oidc,
     password,
 )
 from json_api import MAX_BODY
@@ -39,11 +40,12 @@ EXTRAS = [
     commands,
     docs,
     health,
-    maintenance,
     log,
+    maintenance,
     mcp,
     metrics,
     oauth,
+    oidc,
     password,
     gateway,  # last: it wraps app.wsgi_app
 ]

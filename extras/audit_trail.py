@@ -21,11 +21,15 @@ EVENTS = [
     "revoked",
     "auth_failed",
     "signed_in",
+    "signed_out",
     "login_failed",
+    "oidc_refused",
     "user_added",
     "user_suspended",
     "user_restored",
     "password_changed",
+    "user_linked",
+    "user_unlinked",
 ]
 
 

@@ -3,6 +3,8 @@
 Besides, the page that a browser gets where there is none.
 """
 
+from typing import Any
+
 from flask import (
     Blueprint,
     Flask,
@@ -68,14 +70,7 @@ def log_in() -> Response:
     body, _ = sessions.login()
     token = body["data"].pop("token")
     response = make_response(body)
-    response.set_cookie(  # until the browser is closed
-        COOKIE,
-        token,
-        path="/api",
-        secure=request.is_secure or not LOCAL.fullmatch(request.host),
-        httponly=True,
-        samesite="Strict",
-    )
+    set_session_cookie(response, token)
     return response
 
 
@@ -91,6 +86,22 @@ def log_out() -> Response:
     response = make_response(success("logout successful"))
     response.delete_cookie(COOKIE, path="/api")
     return response
+
+
+def set_session_cookie(response: Response, token: str) -> None:
+    """Until the browser is closed."""
+    set_cookie(response, COOKIE, token, path="/api", samesite="Strict")
+
+
+def set_cookie(response: Response, name: str, value: str, **options: Any) -> None:
+    """A cookie that no script reads, and no network but on this machine."""
+    response.set_cookie(
+        name,
+        value,
+        secure=request.is_secure or not LOCAL.fullmatch(request.host),
+        httponly=True,
+        **options,
+    )
 
 
 def session_cookies() -> list[str]:

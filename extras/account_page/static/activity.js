@@ -16,6 +16,7 @@ const REASONS = {
   operator: "by an operator",
   insufficient_scope: "used for what it may not do",
   password: "with the password",
+  oidc: "by the identity provider",
   incorrect_password: "", // the event says it
 };
 

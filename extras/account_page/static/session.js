@@ -31,12 +31,13 @@ export async function start() {
 }
 
 async function enter() {
-  const { username } = await callApi("GET", "/me");
-  rememberUser(username);
-  find("#who").textContent = username;
+  const user = await callApi("GET", "/me");
+  rememberUser(user.username);
+  find("#who").textContent = user.username;
   document.body.className = "in";
   form.reset();
   await refresh();
+  document.dispatchEvent(new CustomEvent("signed-in", { detail: user }));
 }
 
 function showSignIn(error) {
