@@ -163,7 +163,7 @@ def test_every_command_is_named(app):
 
 def test_a_vm_is_set_up_by_the_commands_of_the_unit():
     comments = re.findall("^#   (.*)$", page("deploy/latchkey.service"), re.M)
-    assert len(comments) == 5
+    assert len(comments) == 6
     for command in comments:
         assert command in section("docs/deploy.md", "On a VM"), command
 
