@@ -16,7 +16,9 @@ from extras import (
     docs,
     gateway,
     health,
+    log,
     mcp,
+    metrics,
     oauth,
 )
 from json_api import MAX_BODY
@@ -33,7 +35,9 @@ EXTRAS = [
     commands,
     docs,
     health,
+    log,
     mcp,
+    metrics,
     oauth,
     gateway,  # last: it wraps app.wsgi_app
 ]

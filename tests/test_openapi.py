@@ -24,6 +24,7 @@ SESSION_ONLY = "Interactive-session only — cannot be called with an API key."
 WHO = {
     "login": "Anyone may call it",
     "verify": "Called with the API key to verify",
+    "metrics": "Called with any API key",
     "healthz": "Anyone may call it",
     "introspect": "The caller authenticates with an API key of its own",
     "revoke": "Anyone may call it",
@@ -75,7 +76,7 @@ def examples(follow):
     """The values of a response's examples."""
 
     def get(told):
-        media = told["content"]["application/json"]
+        [media] = told["content"].values()
         return [follow(each)["value"] for each in media["examples"].values()]
 
     return get
@@ -278,6 +279,7 @@ def test_a_refusal_is_what_the_document_says(
         ("introspect", alice.http.post("/oauth/introspect", data={"token": "x"})),
         ("introspect", alice.http.post("/oauth/introspect", **token)),
         ("introspect", alice.http.post("/oauth/introspect", **packed)),
+        ("metrics", alice.http.get("/metrics")),
         ("revoke", alice.http.post("/oauth/revoke", data={"token": ""})),
         ("revoke", alice.http.post("/oauth/revoke", **token)),
         ("revoke", alice.http.post("/oauth/revoke", **packed)),
@@ -317,7 +319,8 @@ def test_every_operation_says_503_as_documented_when_the_database_does_not_answe
     monkeypatch.setattr("sqlalchemy.pool.QueuePool.connect", hang)
     monkeypatch.setattr(Verifier, "first_row", hang)
     for name in operations.keys() - {"metadata"}:  # which asks no database
-        made, token = operations[name], key if name == "verify" else alice.token
+        made = operations[name]
+        token = key if name in ("verify", "metrics") else alice.token
         sent = {"headers": {"Authorization": f"Bearer {token}"}}
         sent |= special.get(name, {})
         if name in ("login", "create-key"):
@@ -414,4 +417,4 @@ def test_schemathesis_finds_nothing(serve, tmp_path):
     )
     assert run.returncode == 0, run.stdout
     assert "No issues found" in run.stdout
-    assert "Tested: 13" in run.stdout
+    assert "Tested: 14" in run.stdout

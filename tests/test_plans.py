@@ -73,6 +73,8 @@ def run_everything(app, alice, flask):
         "/oauth/introspect", data={**known, "client_id": three["key_public"]}
     )
     assert asked.json["active"]
+    bearer = {"Authorization": f"Bearer {three['token']}"}
+    assert alice.http.get("/metrics", headers=bearer).status_code == 200
     assert alice.call("DELETE", keys).json["data"] == {"revoked": 1}
     assert (
         flask("keys", "revoke", "--token-stdin", stdin=three["token"])

@@ -96,6 +96,7 @@ MAY_IMPORT = {  # of ours: app → extras → routes → auth, json_api → mode
     },
     "extras": {
         "auth",
+        "config",
         "errors",
         "json_api",
         "models",
