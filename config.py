@@ -12,9 +12,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range, Regexp
 
 INSTANCE = Path(__file__).parent / "instance"
-PORT_NUMBER = (
-    r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-)
+PORT_NUMBER = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 SQLITE = (
     r"sqlite:///(?!:memory:|file:)[^?]+"  # in memory each worker would have its own
 )
@@ -50,11 +48,9 @@ class SettingsSchema(Schema):
         f"{SQLITE}|{POSTGRESQL}",
         "sqlite:///<path> or postgresql://…",
     )
-    PORT = number(8000, 1, 65535)
+    PORT = text("", PORT_NUMBER, "a number from 1 to 65535")
     WEB_CONCURRENCY = number(2, 1, 1000)
-    LATCHKEY_BIND = text(
-        "127.0.0.1:8000", rf"unix:.+|.+:{PORT_NUMBER}", "host:port or unix:/path"
-    )
+    LATCHKEY_BIND = text("", rf"unix:.+|.+:{PORT_NUMBER}", "host:port or unix:/path")
     LATCHKEY_PUBLIC_URL = text(
         "", r"(https?://[^/?#]+)?", "https://<host>, without a path"
     )

@@ -9,9 +9,8 @@ from gunicorn.http import parser
 from config import load_settings
 
 settings = load_settings(os.environ)
-bind = settings["LATCHKEY_BIND"]
-given = {name for name, value in os.environ.items() if value.strip()}
-if "PORT" in given and "LATCHKEY_BIND" not in given:  # as a PaaS has it
+bind = settings["LATCHKEY_BIND"] or "127.0.0.1:8000"
+if settings["PORT"] and not settings["LATCHKEY_BIND"]:  # as a PaaS has it
     bind = f"0.0.0.0:{settings['PORT']}"  # noqa: S104
 workers = settings["WEB_CONCURRENCY"]
 # Threads let others go on during bcrypt and fsync; bench/RESULTS.md has other numbers.

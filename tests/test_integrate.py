@@ -271,12 +271,14 @@ def test_all_questions_are_asked_on_one_connection(service, latchkey, alice):
     assert connections() - before <= 2
 
 
-@pytest.fixture(scope="module")
-def names(pytestconfig):
-    long = pytestconfig.getoption("--long")
-    return [name for name in SERVICES if long or name != "Go"]
-
-
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Flask", "FastAPI", "Django", "Express"],
+        pytest.param(["Go"], marks=pytest.mark.long),
+    ],
+    ids=" ".join,
+)
 def test_while_latchkey_hangs_or_is_down_nobody_gets_in(
     app, alice, places, names, pytestconfig
 ):
