@@ -12,7 +12,10 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range, Regexp
 
 INSTANCE = Path(__file__).parent / "instance"
-PORT_NUMBER = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+PORT_NUMBER = (
+    r"([1-9][0-9]{0,3}|[1-5][0-9]{4}"
+    r"|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+)
 SQLITE = (
     r"sqlite:///(?!:memory:|file:)[^?]+"  # in memory each worker would have its own
 )
