@@ -22,7 +22,8 @@ import psutil
 import pytest
 from flask_migrate import upgrade
 
-from app import create_app
+from app import EXTRAS, create_app
+from config import SettingsSchema
 from models.database import db
 from models.user import User
 
@@ -112,6 +113,13 @@ class Postgres:
     def remove(self):
         self.stop()
         shutil.rmtree(self.home)
+
+
+def every_setting():
+    """The fields of the settings by name: those of the core, then of the extras."""
+    of_extras = [getattr(extra, "Settings", None) for extra in EXTRAS]
+    schemas = [SettingsSchema, *filter(None, of_extras)]
+    return {name: field for one in schemas for name, field in one().fields.items()}
 
 
 def lacking(what):

@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from conftest import Person
-from servers import ROOT, disconnect, prepared, program
+from servers import ROOT, disconnect, every_setting, prepared, program
 
 import tokens
-from config import SettingsSchema
 from models.connections import SESSION, VERIFICATION, connect, engine_options
 from tools import reading
 
@@ -97,13 +96,13 @@ def allowed(field):
     return validator.error.removeprefix("must be ").removeprefix("a number from ")
 
 
-def test_the_table_of_settings_is_that_of_config_py():
+def test_the_table_of_settings_is_that_of_the_core_and_the_extras():
     rows = [row for row in table(page("docs/configuration.md")) if len(row) == 4]
     told = {
         name.strip("`"): (re.sub(r"`|\(empty\)", "", default), values)
         for name, default, values, _ in rows
     }
-    settings = SettingsSchema().fields
+    settings = every_setting()
     assert told == {
         name: (str(field.load_default), allowed(field))
         for name, field in settings.items()

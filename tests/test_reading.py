@@ -13,7 +13,7 @@ PARTS = reading.parts()
 FILES = {name: figures for part in PARTS.values() for name, figures in part.items()}
 TREES = {name: ast.parse((ROOT / name).read_text()) for name in FILES}
 TOKENS = {"core": 8_500, "extras/commands": 1_600}  # any other extra: 1,000
-WHOLE = 14_000
+WHOLE = 18_600
 TINY = 30  # tokens of a file whose density says nothing
 
 
@@ -96,6 +96,7 @@ MAY_IMPORT = {  # of ours: app → extras → routes → auth, json_api → mode
     },
     "extras": {
         "auth",
+        "config",
         "errors",
         "json_api",
         "models",
