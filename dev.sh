@@ -65,6 +65,7 @@ prove)
     python -m bench.crash
     python -m bench.revocation
     python -m bench.without_extras
+    python -m bench.debian_vm
     exec python -m bench.bare_debian ;;
 *)
     echo "usage: sh dev.sh run | test | check | prove |" >&2
