@@ -107,6 +107,11 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_portal.py::test_one_click_copies_and_without_javascript",
         "test_portal.py::test_the_page_says_all_that_the_reference_page_says",
     ],
+    "oidc": [
+        "test_oidc.py",
+        "test_oidc_page.py",
+        "test_oidc_tokens.py",
+    ],
     "oauth": [
         "test_apache.py",
         "test_attacks.py::test_a_changed_token_opens_and_kills_nothing",

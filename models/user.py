@@ -86,7 +86,7 @@ class User(Model):
         name = normalized(username).lower()
         attempt = AuditEvent.record_attempt(user_id, name, origin)
         db.session.commit()
-        stored = (user and user.password_hash) or unmatched_hash()
+        stored = user and user.password_hash or unmatched_hash()
         if not matches(password, stored):
             return None
         # The write locks the row and looks again: a password that was changed

@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from conftest import Person
+from oidc import settings
 from servers import ROOT, disconnect, every_setting, prepared, program
 
 import tokens
+from app import create_app
 from models.connections import SESSION, VERIFICATION, connect, engine_options
 from tools import reading
 
@@ -56,10 +58,16 @@ def test_no_paragraph_of_the_readme_is_over_four_lines():
     assert [part for part in paragraphs if len(part) > 4] == []
 
 
-def test_every_endpoint_is_named(app):
+@pytest.fixture
+def complete_app():
+    """Latchkey with all that is off by default."""
+    return create_app(settings("https://id.example.org"))
+
+
+def test_every_endpoint_is_named(complete_app):
     endpoints = section("README.md", "Endpoints")
     calls = [("any method", "/verify"), ("any method", "/verify/<anything>")]
-    for rule in app.url_map.iter_rules():
+    for rule in complete_app.url_map.iter_rules():
         if not rule.endpoint.endswith("static"):
             path = re.sub("<key_id:.*?>", "{id}", rule.rule)
             calls += [(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}]
@@ -68,9 +76,9 @@ def test_every_endpoint_is_named(app):
         assert re.search(named, endpoints), f"{method} {path}"
 
 
-def test_every_endpoint_that_is_named_exists(app):
+def test_every_endpoint_that_is_named_exists(complete_app):
     methods_of = {}
-    for rule in app.url_map.iter_rules():
+    for rule in complete_app.url_map.iter_rules():
         path = re.sub("<key_id:.*?>", "{id}", rule.rule)
         methods_of.setdefault(path, set()).update(rule.methods)
     named = re.findall(r"`([A-Z]+) (/\S*)`", section("README.md", "Endpoints"))
@@ -102,10 +110,10 @@ def test_the_table_of_settings_is_that_of_the_core_and_the_extras():
         name.strip("`"): (re.sub(r"`|\(empty\)", "", default), values)
         for name, default, values, _ in rows
     }
-    settings = every_setting()
+    fields = every_setting()
     assert told == {
         name: (str(field.load_default), allowed(field))
-        for name, field in settings.items()
+        for name, field in fields.items()
     }
     assert all(len(effect) > 20 for *_, effect in rows)
 

@@ -10,11 +10,16 @@ from pathlib import Path
 import jsonschema
 import pytest
 from conftest import PASSWORD, log_in
+from oidc import settings
 from openapi_spec_validator import validate
+from servers import disconnect
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import create_app
 from models.api_key import ApiKey
+from models.database import db
+from models.session import Session
+from models.user import User
 from models.verification import Verifier
 
 ROOT = Path(__file__).parent.parent
@@ -247,8 +252,33 @@ def documented(response, examples, fits, follow):
     return check
 
 
+@pytest.fixture
+def sign_in_again(app, database_url):
+    """What somebody without a password is told whose sign-in is long ago."""
+    environ = {"DATABASE_URL": database_url, **settings("https://id.example")}
+    latchkey = create_app(environ)
+    with latchkey.app_context():
+        session = Session.start(User(username="erin"))
+        db.session.commit()
+    answer = latchkey.test_client().post(
+        "/api/me/api-keys",
+        json={"name": "script", "mode": "read"},
+        headers={"Authorization": f"Bearer {session.token}"},
+    )
+    disconnect(latchkey)
+    return answer
+
+
 def test_a_refusal_is_what_the_document_says(
-    app, operations, response, examples, documented, alice, bob, monkeypatch
+    app,
+    operations,
+    response,
+    examples,
+    documented,
+    alice,
+    bob,
+    sign_in_again,
+    monkeypatch,
 ):
     """Every example of every refusal that an operation has is one that was provoked."""
     path, key = "/api/me/api-keys", alice.key()
@@ -287,6 +317,7 @@ def test_a_refusal_is_what_the_document_says(
         ("change-password", change_password(alice, PASSWORD, "short")),
         ("change-password", alice.call("POST", "/api/me/password", **wide)),
         ("change-password", alice.call("POST", "/api/me/password", data="{}")),
+        ("create-key", sign_in_again),
         ("revoke-key", alice.call("DELETE", f"{path}/{lost}")),
         ("introspect", introspect(alice.http, key)),
         ("introspect", alice.http.post("/oauth/introspect", data={"token": "x"})),

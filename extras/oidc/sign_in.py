@@ -111,7 +111,8 @@ def new_user(claims: dict[str, str]) -> User:
     """A user for somebody whom nobody has seen before. Raises SignInFailed."""
     if setting("LATCHKEY_OIDC_SIGN_UP") == "off":
         raise SignInFailed("no_account")
-    user = User(id=new_id(), username=new_name(claims.get("preferred_username", "")))
+    wanted = claims.get("preferred_username") or claims.get("name", "")
+    user = User(id=new_id(), username=new_name(wanted))
     identity = Identity(
         issuer=setting("LATCHKEY_OIDC_ISSUER"),
         subject=claims["sub"],
