@@ -16,12 +16,16 @@ pytestmark = pytest.mark.live
 NOT_NEEDED = shutil.ignore_patterns(
     ".*", "__pycache__", "bench", "instance", "node_modules", "tests", "tools"
 )
-TOGETHER = {"docs": ["docs", "mcp"]}  # the MCP server serves the documentation
+TOGETHER = {
+    "commands": ["commands", "audit_command"],  # which finds keys as they do
+    "docs": ["docs", "mcp"],  # the MCP server serves the documentation
+}
+SHARED = ("extras/__init__.py", "extras/operator.py")  # they register nothing
 MENTION = r"^    {0}(,|\.register\(app\))(  #.*)?\n"  # a line of its own
 EXTRAS = sorted(
     part.removeprefix("extras/").removesuffix(".py")
     for part in reading.parts()
-    if part.startswith("extras/") and not part.endswith("__init__.py")
+    if part.startswith("extras/") and part not in SHARED
 )
 # From sign-in to the revoked key, with nothing of ours but the core.
 STORY = f"""

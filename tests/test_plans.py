@@ -79,7 +79,10 @@ def run_everything(app, alice, flask):
         == "was revoked already\n"
     )
     assert flask("keys", "revoke", three["id"]) == "was revoked already\n"
-    assert three["id"] in flask("keys", "list", "--user", "alice")
+    assert three["key_public"] in flask("keys", "list", "--user", "alice")
+    assert flask("keys", "list", "--user", "alice", "--expiring", "1").count("\n") == 1
+    trail = flask("audit", "--user", "alice", "--key", three["key_public"])
+    assert trail.count("revoked") == 1
     assert alice.call("POST", "/api/auth/logout").status_code == 200
     assert "suspended" in flask("users", "suspend", "alice")
     assert flask("prune", "--days", "400").startswith("pruned 0 sessions")
