@@ -46,6 +46,13 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_postgresql_settings.py::test_what_may_not_come_again_is_503",
         "test_stdin.py::test_a_password_is_right_in_any_form",
     ],
+    "audit_command": [
+        "test_audit_command.py",
+        "test_cli.py",
+        "test_cli_odd.py",
+        "test_plans.py",
+        "test_stdin.py::test_an_argument_that_is_not_utf8_is_told_in_one_line",
+    ],
     "audit_trail": [
         "test_api_keys.py::test_a_page_has_100_unless_fewer_are_wanted",
         "test_api_keys.py::test_bad_paging_is_refused",
@@ -67,11 +74,12 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
     "commands": [
         "test_attacks.py::test_no_user_s_name_can_split_the_answer_of_verify",
         "test_cli.py",
+        "test_cli_keys.py",
+        "test_cli_odd.py",
         "test_config.py::test_several_hosts_are_taken_as_libpq_does",
         "test_http_edges.py::test_an_id_is_the_same_in_any_case",
         "test_http_edges.py::test_the_operator_s_ids_too",
         "test_postgresql_settings.py",
-        "test_pruning.py",
         "test_stdin.py",
     ],
     "docs": [
@@ -98,6 +106,13 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_verify.py::test_healthz",
         "test_verify.py::test_no_transaction_is_left_open",
         "test_verify.py::test_without_a_database_nobody_gets_in_and_healthz_says_so",
+    ],
+    "maintenance": [
+        "test_backup.py",
+        "test_cli.py",
+        "test_cli_odd.py",
+        "test_postgresql_settings.py",
+        "test_pruning.py",
     ],
     "mcp": [
         "test_mcp.py",

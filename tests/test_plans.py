@@ -82,7 +82,10 @@ def run_everything(app, alice, flask):
         == "was revoked already\n"
     )
     assert flask("keys", "revoke", three["id"]) == "was revoked already\n"
-    assert three["id"] in flask("keys", "list", "--user", "alice")
+    assert three["key_public"] in flask("keys", "list", "--user", "alice")
+    assert flask("keys", "list", "--user", "alice", "--expiring", "1").count("\n") == 1
+    trail = flask("audit", "--user", "alice", "--key", three["key_public"])
+    assert trail.count("revoked") == 1
     passwords = {"password": PASSWORD, "new_password": PASSWORD}
     changed = alice.call("POST", "/api/me/password", json=passwords)
     assert changed.status_code == 200

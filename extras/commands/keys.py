@@ -140,7 +140,10 @@ def revoke_keys(key: str, token_stdin: bool, username: str | None) -> None:
         condition = ApiKey.id == find_key(key).id
     revoked = ApiKey.revoke(origin(), condition, reason="operator")
     db.session.commit()
-    click.echo(f"{revoked} revoked" if revoked else "was revoked already")
+    if username is not None:
+        click.echo(f"{revoked} keys revoked")
+    else:
+        click.echo("revoked" if revoked else "was revoked already")
 
 
 def find_token(text: str) -> ApiKey:
