@@ -21,6 +21,17 @@ def test_it_works(alice):
     assert alice.call("GET", "/api/me").status_code == 401
 
 
+def test_signing_in_is_in_the_trail_and_a_refusal_is_not_called_so(app, sql):
+    """On success the failed attempt that was written first is gone."""
+    trail = "SELECT event, reason, ip, path FROM audit_events"
+    assert log_in(app.test_client(), "alice", "wrong").status_code == 401
+    failed = ("login_failed", "incorrect_password", "127.0.0.1", "/api/auth/login")
+    assert sql(trail) == [failed]
+    assert log_in(app.test_client(), "alice", ip="192.0.2.7").status_code == 200
+    signed_in = ("signed_in", "password", "192.0.2.7", "/api/auth/login")
+    assert sql(trail) == [failed, signed_in]
+
+
 def test_a_user_name_is_the_same_in_any_case(app):
     assert (
         log_in(app.test_client(), "ALICE").json["data"]["user"]["username"] == "alice"

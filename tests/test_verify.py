@@ -43,6 +43,17 @@ def test_a_read_key_may_not_write(alice, verify):
     assert not [name for name, _ in answer.headers if name.startswith("X-")]
 
 
+def test_a_key_refused_for_its_scope_is_audited_once_a_minute(alice, verify, sql):
+    key = alice.key()
+    asked = [verify(key["token"], "/verify?scope=write") for _ in range(5)]
+    assert [answer.status_code for answer in asked] == [403] * 5
+    trail = (
+        "SELECT reason, api_key_id, ip FROM audit_events WHERE event = 'auth_failed'"
+    )
+    assert sql(trail) == [("insufficient_scope", key["id"], "127.0.0.1")]
+    assert verify(key["token"]).status_code == 200  # what it may do, it still may
+
+
 MODIFIERS = {
     "truncated": lambda token: token[:-1],
     "longer": lambda token: token + "0",
