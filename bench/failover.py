@@ -2,8 +2,8 @@
 
     python -m bench.failover [--only "Patroni hangs" ...]
 
-Three PostgreSQL under Patroni, two Latchkey hosts; clients verify without pause, and one
-revokes a key every tenth of a second, again and again until it is answered 200. A
+Three PostgreSQL under Patroni, two Latchkey hosts; clients verify without pause, and
+one revokes a key every tenth of a second, each until that is answered 200. A
 verification that began after that answer and was accepted is a stale accept; a
 revocation that was answered and is not there in the end is lost. The last line is with
 LATCHKEY_FAILOVER off, where stale accepts must appear. Where anything is not as it must
@@ -32,6 +32,7 @@ from models.database import db
 VERIFIERS = 4  # clients of each host
 PERSONS = 1500
 LIMIT = 90  # seconds until a new leader serves
+ENOUGH = 30  # revocations after the failover
 
 
 class Load:
@@ -76,6 +77,14 @@ class Load:
                     self.answered[self.current] = time.monotonic()
                     self.current += 1
             link.close()
+
+    def go_on(self):
+        """Wait until keys have been revoked by the new leader."""
+        wanted = self.current + ENOUGH
+        deadline = time.monotonic() + LIMIT
+        while self.current < wanted:
+            assert time.monotonic() < deadline, "no key is revoked"
+            time.sleep(0.1)
 
     @contextmanager
     def running(self):
@@ -127,30 +136,30 @@ def wait_for_another_leader(cluster, old):
         time.sleep(0.5)
 
 
-def machine_dies(cluster, leader, watch):
+def machine_dies(cluster, leader, load):
     cluster.kill_machine(leader)
     wait_for_another_leader(cluster, leader)
-    time.sleep(watch)
+    load.go_on()
     cluster.start(leader)
 
 
-def postgresql_dies(cluster, leader, watch):
+def postgresql_dies(cluster, leader, load):
     cluster.kill_postgres(leader)
-    time.sleep(watch)
+    load.go_on()
 
 
-def patroni_hangs(cluster, leader, watch):
+def patroni_hangs(cluster, leader, load):
     cluster.hang(leader)
     try:
         wait_for_another_leader(cluster, leader)
-        time.sleep(watch)
+        load.go_on()
     finally:
         cluster.resume(leader)
 
 
-def switchover(cluster, leader, watch):
+def switchover(cluster, leader, load):
     cluster.switch_over(leader)
-    time.sleep(watch)
+    load.go_on()
 
 
 SCENARIOS = {
@@ -161,15 +170,15 @@ SCENARIOS = {
 }
 
 
-def measure(cluster, app, home, scenario, watch=10.0, **environ):
-    """A line of the report, as a dict; ``watch`` is how long to go on, in seconds."""
+def measure(cluster, app, home, scenario, **environ):
+    """A line of the report, as a dict."""
     persons = people(app, PERSONS)
     log = Path(home, "gunicorn.log")
     servers = [Server(cluster.url, log, **environ) for _ in range(2)]
     load = Load(persons, servers)
     with load.running():
         time.sleep(3)
-        SCENARIOS[scenario](cluster, cluster.named("leader"), watch)
+        SCENARIOS[scenario](cluster, cluster.named("leader"), load)
         cluster.wait_until_healthy(LIMIT)
         time.sleep(5)
     asked, stale = load.stale()
@@ -217,7 +226,7 @@ def objections(row, failover=True):
         found.append(f"{row['lost']} answered revocations are lost")
     if row["wrongly_refused"]:
         found.append(f"{row['wrongly_refused']} refused before the revocation")
-    if row["after"] < 100 or row["revocations"] < 50:
+    if row["after"] < 100 or row["revocations"] < ENOUGH:
         found.append("too few verifications or revocations")
     return found
 

@@ -1,13 +1,13 @@
 """A failover brings no revoked key back: PostgreSQL under Patroni, LATCHKEY_FAILOVER=1.
 
 A primary that was replaced may not know it: where Patroni hangs, its PostgreSQL goes on
-answering from old rows. So what was read lets nobody in before a commit that began
-later, on the same server, was acknowledged by its synchronous standby. This is enough:
+answering from old rows. So a request gets in only if a commit that began after it, on
+the server that it read, was acknowledged by that server's synchronous standby:
 
 - In strict synchronous mode Patroni promotes only the synchronous standby.
-- A standby stops receiving before it is promoted, and takes no write before that.
-- So when it acknowledged the commit it was not promoted: no revocation had been
-  answered by another server before the read began.
+- A standby that is promoted first stops to receive, and only then takes writes.
+- So when it acknowledged that commit, no other server had answered a revocation yet;
+  and what this server had answered before the request began, the request has read.
 
 Raft calls this a read index. ``pg_logical_emit_message(true, ...)`` gives a transaction
 something to commit. A refusal needs no confirmation: it lets nobody in.
@@ -15,15 +15,14 @@ something to commit. A refusal needs no confirmation: it lets nobody in.
 
 import logging
 import time
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Flask, Response, make_response
+from flask import Flask
 from marshmallow import Schema
 from psycopg.conninfo import conninfo_to_dict
 
-import errors
 from config import number, read_settings
 from models.connections import SESSION, VERIFICATION, is_sqlite
 from models.database import db
@@ -31,16 +30,17 @@ from models.key_row import READ_KEY, KeyRow
 from models.verification import Verifier
 from verify import VerifyMiddleware
 
-# False if no commit waits for a standby.
-CONFIRM = """
-    current_setting('synchronous_standby_names') <> ''
-    AND pg_logical_emit_message(true, 'latchkey', '') IS NOT NULL
-"""
-# The standby has to receive the message, but need not write it to its disk.
+# If it is empty, no commit waits for a standby.
+NAMED = "current_setting('synchronous_standby_names') <> ''"
+CONFIRM = f"{NAMED} AND pg_logical_emit_message(true, 'latchkey', '') IS NOT NULL"
+# It is a good key, or nobody's: /healthz asks with an empty one whether this works. The
+# standby has to receive the message, but need not write it to its disk.
 CONFIRMED_READ = f"""
-    SELECT key.*, CASE WHEN refusal IS NULL THEN
-        set_config('synchronous_commit', 'remote_write', true) <> '' AND {CONFIRM}
-    ELSE true END FROM ({READ_KEY}) AS key
+    SELECT key.*, CASE
+        WHEN refusal IS NOT NULL OR id IS NULL AND %(public)s <> '' THEN true
+        ELSE set_config('synchronous_commit', 'remote_write', true) <> '' AND {CONFIRM}
+    END
+    FROM (VALUES (1)) AS always LEFT JOIN ({READ_KEY}) AS key ON true
 """  # noqa: S608
 
 
@@ -59,10 +59,9 @@ class ConfirmingVerifier(Verifier):
 
     def first_row(self, values: dict[str, str]) -> KeyRow | None:
         with self.cursor() as cursor:
-            for *columns, confirmed in cursor.execute(CONFIRMED_READ, values):
-                require(confirmed, cursor.connection)
-                return KeyRow(*columns)
-        return None
+            *columns, confirmed = cursor.execute(CONFIRMED_READ, values).fetchone()
+            require(confirmed, cursor.connection)
+        return KeyRow(*columns) if columns[0] else None
 
 
 def register(app: Flask) -> None:
@@ -79,45 +78,42 @@ def register(app: Flask) -> None:
     app.wsgi_app = VerifyMiddleware(  # type: ignore[method-assign]
         app.wsgi_app, verifier
     )
-    app.after_request(confirm_reads)
     with app.app_context():
-        sa.event.listen(db.engine, "commit", confirm_commit)
+        sa.event.listen(db.engine, "begin", confirm)
+        sa.event.listen(db.engine, "commit", confirm)
 
 
-def confirm_reads(response: Response) -> Response:
-    """Commit what a view has only read, a session above all; 503 if that fails."""
-    try:
-        if response.status_code < 400:
-            db.session.commit()
-    except sa.exc.SQLAlchemyError as error:
-        response = make_response(errors.handle(error))
-    return response
+def confirm(connection: sa.Connection) -> None:
+    """Commit, and check that this waited for the standby: Unconfirmed if it did not.
 
-
-def confirm_commit(connection: sa.Connection) -> None:
-    """Commit in SQLAlchemy's place: what was only read waits for the standby too.
-
-    Raises Unconfirmed after a commit that waited for no standby: it may be lost.
+    When a transaction begins this shows that the server is the primary, before anything
+    is read or locked there. When it ends this commits it, in SQLAlchemy's place.
     """
     driver: Any = connection.connection.dbapi_connection
-    confirmed = connection.exec_driver_sql(f"SELECT {CONFIRM}").scalar()
+    driver.warnings.clear()
+    connection.exec_driver_sql(f"SELECT {CONFIRM}")
     driver.limit = VERIFICATION.statement
     connection.exec_driver_sql("COMMIT")
     driver.limit = SESSION.statement
-    require(confirmed, driver)
+    # Asked afterwards: if the setting is emptied meanwhile, nobody waits any longer.
+    waited = connection.exec_driver_sql(f"SELECT {NAMED}").scalar()
+    require(waited, driver)
 
 
-def require(confirmed: bool | None, connection: Any) -> None:
-    """Raises Unconfirmed if this connection's last commit waited for no standby."""
-    if not confirmed:
-        complain(int(time.monotonic() / 60))
+def require(confirmed: Any, connection: Any) -> None:
+    """Raises Unconfirmed if this connection's last commit waited for no standby.
+
+    A wait that is cancelled ends with a warning, and with success.
+    """
     if not confirmed or connection.warnings:
+        complain(time.monotonic() // 60)
         raise Unconfirmed("no standby confirms that this is the primary")
 
 
-@lru_cache(maxsize=1)
-def complain(minute: int) -> None:
-    """Log why nobody gets in, once a minute."""
+@cache
+def complain(minute: float) -> None:
+    """Log once a minute why somebody did not get in."""
     logging.getLogger(__name__).error(
-        "synchronous_standby_names is empty: nobody gets in"
+        "a commit did not wait for a standby, so it lets nobody in:"
+        " synchronous_standby_names is empty, or somebody cancelled the wait"
     )
