@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from conftest import Person
-from servers import ROOT, disconnect, prepared, program
+from oidc import settings
+from servers import ROOT, disconnect, every_setting, prepared, program
 
 import tokens
-from config import SettingsSchema
+from app import create_app
 from models.connections import SESSION, VERIFICATION, connect, engine_options
 from tools import reading
 
@@ -57,10 +58,16 @@ def test_no_paragraph_of_the_readme_is_over_four_lines():
     assert [part for part in paragraphs if len(part) > 4] == []
 
 
-def test_every_endpoint_is_named(app):
+@pytest.fixture
+def complete_app():
+    """Latchkey with all that is off by default."""
+    return create_app(settings("https://id.example.org"))
+
+
+def test_every_endpoint_is_named(complete_app):
     endpoints = section("README.md", "Endpoints")
     calls = [("any method", "/verify"), ("any method", "/verify/<anything>")]
-    for rule in app.url_map.iter_rules():
+    for rule in complete_app.url_map.iter_rules():
         if not rule.endpoint.endswith("static"):
             path = re.sub("<key_id:.*?>", "{id}", rule.rule)
             calls += [(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}]
@@ -69,9 +76,9 @@ def test_every_endpoint_is_named(app):
         assert re.search(named, endpoints), f"{method} {path}"
 
 
-def test_every_endpoint_that_is_named_exists(app):
+def test_every_endpoint_that_is_named_exists(complete_app):
     methods_of = {}
-    for rule in app.url_map.iter_rules():
+    for rule in complete_app.url_map.iter_rules():
         path = re.sub("<key_id:.*?>", "{id}", rule.rule)
         methods_of.setdefault(path, set()).update(rule.methods)
     named = re.findall(r"`([A-Z]+) (/\S*)`", section("README.md", "Endpoints"))
@@ -97,16 +104,16 @@ def allowed(field):
     return validator.error.removeprefix("must be ").removeprefix("a number from ")
 
 
-def test_the_table_of_settings_is_that_of_config_py():
+def test_the_table_of_settings_is_that_of_the_core_and_the_extras():
     rows = [row for row in table(page("docs/configuration.md")) if len(row) == 4]
     told = {
         name.strip("`"): (re.sub(r"`|\(empty\)", "", default), values)
         for name, default, values, _ in rows
     }
-    settings = SettingsSchema().fields
+    fields = every_setting()
     assert told == {
         name: (str(field.load_default), allowed(field))
-        for name, field in settings.items()
+        for name, field in fields.items()
     }
     assert all(len(effect) > 20 for *_, effect in rows)
 
@@ -159,12 +166,13 @@ def test_every_command_is_named(app):
         row[0] for row in table(section("docs/deploy.md", "The operator's commands"))
     ]
     named = {" ".join(cell.strip("`").split()[:2]) for cell in cells}
-    assert named == {*commands, "prune --days", "db upgrade"}
+    single = {"audit --since", "prune --days", "prune --dry-run", "backup FILE"}
+    assert named == {*commands, *single, "db upgrade"}
 
 
 def test_a_vm_is_set_up_by_the_commands_of_the_unit():
     comments = re.findall("^#   (.*)$", page("deploy/latchkey.service"), re.M)
-    assert len(comments) == 5
+    assert len(comments) == 6
     for command in comments:
         assert command in section("docs/deploy.md", "On a VM"), command
 
@@ -184,7 +192,8 @@ def test_the_reading_order_names_every_file_of_the_core_and_every_extra():
     parts = reading.parts()
     assert {*named} >= {*parts["core"]}
     assert [name for name in named if not (ROOT / name).exists()] == []
-    extras = {part for part in parts if not part.endswith(("core", "__init__.py"))}
+    shared = ("core", "extras/__init__.py", "extras/operator.py")
+    extras = {part for part in parts if part not in shared}
     assert {
         row[0].strip("`") for row in table(section("docs/reading.md", "The extras"))
     } == extras
