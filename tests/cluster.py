@@ -27,6 +27,7 @@ PACKAGES = (
     "python-dateutil",
     "python-etcd",
     "dnspython",
+    "tzdata",
     "psutil",
     "PyYAML",
     "six",

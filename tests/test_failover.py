@@ -12,6 +12,7 @@ from servers import Postgres, disconnect, first_of, prepared
 
 from app import create_app
 from bench import failover
+from extras.failover import complain
 from models.verification import Verifier
 from tokens import new_token
 
@@ -173,11 +174,26 @@ def test_a_wait_that_is_cancelled_confirms_nothing(
         assert CALLS[name](alice, key).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["who am I", "revoke"])
+def test_who_empties_the_setting_meanwhile_confirms_nothing(
+    alice, key, primary, standby, name
+):
+    """PostgreSQL releases those who wait then, without a warning."""
+
+    def empty():
+        time.sleep(0.5)
+        primary.set("synchronous_standby_names", "")
+
+    with standby.stopped(), meanwhile(empty):
+        assert CALLS[name](alice, key).status_code == 503
+
+
 def test_where_commits_wait_for_no_standby_nobody_gets_in_and_the_log_says_why(
     alice, key, primary, caplog
 ):
     primary.set("synchronous_standby_names", "")
     wait_for_names(primary, "")
+    complain.cache_clear()  # other tests of this minute have complained
     for name in ("verify", "who am I", "healthz", "verify", "revoke"):
         assert CALLS[name](alice, key).status_code == 503
     told = [
@@ -188,7 +204,7 @@ def test_where_commits_wait_for_no_standby_nobody_gets_in_and_the_log_says_why(
     assert 1 <= len(told) <= 2  # a minute may have ended
     primary.set("synchronous_standby_names", "*")
     wait_for_names(primary, "*")
-    assert verify(alice, key["token"]).status_code == 401  # revoked, if not answered
+    assert verify(alice, key["token"]).status_code == 200
 
 
 def xid(primary):
