@@ -270,9 +270,9 @@ BROKEN = {
     "it has no members": {},
     "no object": [1],
     "no JSON": b"<html>",
-    "too long": b'{"a": "' + b"a" * 400_000 + b'"}',
+    "too long": {"padding": "a" * 400_000},
     "another scheme": {"token_endpoint": "file:///etc/passwd"},
-    "in the clear": {"token_endpoint": "http://example.org/token"},
+    "in the clear": {"token_endpoint": "http://0.0.0.0:{port}/token"},
     "almost this machine": {"token_endpoint": "http://localhost.example.org/token"},
 }
 
@@ -287,6 +287,9 @@ def test_a_broken_provider_is_told_within_five_seconds(
     good = forger.answers[where]
     if isinstance(answer, dict):
         answer = (good | answer) if answer else {"issuer": forger.issuer}
+        answer = json.loads(
+            json.dumps(answer).replace("{port}", str(forger.server_port))
+        )
     forger.answers["/elsewhere"] = good
     forger.answers[where] = answer
     started = time.monotonic()
