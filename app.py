@@ -15,11 +15,16 @@ from extras import (
     audit_trail,
     commands,
     docs,
+    failover,
     gateway,
     health,
+    log,
     maintenance,
     mcp,
+    metrics,
     oauth,
+    oidc,
+    password,
 )
 from json_api import MAX_BODY
 from models.connections import engine_options
@@ -35,10 +40,15 @@ EXTRAS = [
     audit_trail,
     commands,
     docs,
+    failover,
     health,
+    log,
     maintenance,
     mcp,
+    metrics,
     oauth,
+    oidc,
+    password,
     gateway,  # last: it wraps app.wsgi_app
 ]
 

@@ -38,6 +38,7 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_cookie.py",
         "test_gateway_requests.py::test_another_site_that_is_refused_is_told",
         "test_http_edges.py::test_null_is_no_name_and_no_password",
+        "test_not_found.py",
         "test_page.py",
         "test_portal.py::test_nothing_points_to_an_extra_that_is_not_there",
         "test_postgresql_settings.py::test_a_name_as_long_as_allowed",
@@ -59,9 +60,13 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_api_keys.py::test_it_works",
         "test_api_keys.py::test_keys_and_audit_events_come_in_pages_newest_first",
         "test_api_keys.py::test_nobody_sees_what_is_not_theirs",
+        "test_api_keys.py::test_the_audit_trail_is_filtered_by_date",
         "test_api_keys.py::test_the_audit_trail_is_filtered_by_event_and_by_key",
+        "test_api_keys.py::test_the_id_of_an_event_is_text",
+        "test_api_keys.py::test_what_is_no_time_is_refused",
         "test_gateway_requests.py::test_on_a_unix_socket_without_an_address",
         "test_gateway_requests.py::test_who_sent_",
+        "test_password.py::test_it_works",
         "test_http_edges.py::test_an_id_is_the_same_in_any_case",
         "test_http_edges.py::test_nothing_else_is_the_same_id",
         "test_postgresql_settings.py",
@@ -79,9 +84,11 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
     ],
     "docs": [
         "test_generated_clients.py",
+        "test_not_found.py",
         "test_portal.py",
         "test_postgresql_settings.py::test_what_an_encoding_cannot_hold_is_400",
     ],
+    "failover": ["test_failover.py"],
     "gateway": [
         "test_cookie.py::test_behind_a_proxy_the_browser_s_own_address_counts",
         "test_gateway_requests.py",
@@ -111,9 +118,15 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
     "mcp": [
         "test_mcp.py",
         "test_mcp_clients.py",
+        "test_not_found.py::test_without_the_docs_the_page_does_not_point_to_them",
         "test_portal.py::test_nothing_points_to_an_extra_that_is_not_there",
         "test_portal.py::test_one_click_copies_and_without_javascript",
         "test_portal.py::test_the_page_says_all_that_the_reference_page_says",
+    ],
+    "oidc": [
+        "test_oidc.py",
+        "test_oidc_page.py",
+        "test_oidc_tokens.py",
     ],
     "oauth": [
         "test_apache.py",
@@ -125,6 +138,11 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_postgresql_settings.py::test_a_database_that_may_only_be_read",
         "test_postgresql_settings.py::test_what_an_encoding_cannot_hold_is_400",
         "test_postgresql_settings.py::test_what_may_not_come_again_is_503",
+    ],
+    "password": [
+        "test_api_keys.py::test_every_api_route_but_the_login_asks_who_it_is",
+        "test_page.py",
+        "test_password.py",
     ],
 }
 

@@ -30,10 +30,14 @@ class User(Model):
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     username: Mapped[str] = mapped_column(unique=True)  # lower case, ASCII
-    password_hash: Mapped[str]
+    password_hash: Mapped[str | None]  # None: no password is right
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    last_proof_at: Mapped[datetime | None]  # of the password
+    last_proof_at: Mapped[datetime | None]
     suspended_at: Mapped[datetime | None]
+
+    @property
+    def has_password(self) -> bool:
+        return self.password_hash is not None
 
     @classmethod
     def by_name(cls, username: str) -> Self | None:
@@ -82,7 +86,7 @@ class User(Model):
         name = normalized(username).lower()
         attempt = AuditEvent.record_attempt(user_id, name, origin)
         db.session.commit()
-        stored = user.password_hash if user else unmatched_hash()
+        stored = user and user.password_hash or unmatched_hash()
         if not matches(password, stored):
             return None
         # The write locks the row and looks again: a password that was changed

@@ -21,6 +21,7 @@ class ResponseSchema(Schema):
 class UserSchema(ResponseSchema):
     id = String("User ID")
     username = String("Name to sign in with")
+    has_password = Boolean("Whether a new key takes the password again")
     created_at = DateTime("When the user was added (RFC 3339, UTC)")
 
 

@@ -14,10 +14,11 @@ import pytest
 from click.testing import CliRunner
 from conftest import Person
 from flask.cli import FlaskGroup
-from servers import ROOT, disconnect, prepared, program
+from oidc import settings
+from servers import ROOT, disconnect, every_setting, prepared, program
 
 import tokens
-from config import SettingsSchema
+from app import create_app
 from models.connections import SESSION, VERIFICATION, connect, engine_options
 from tools import reading
 
@@ -59,10 +60,16 @@ def test_no_paragraph_of_the_readme_is_over_four_lines():
     assert [part for part in paragraphs if len(part) > 4] == []
 
 
-def test_every_endpoint_is_named(app):
+@pytest.fixture
+def complete_app():
+    """Latchkey with all that is off by default."""
+    return create_app(settings("https://id.example.org"))
+
+
+def test_every_endpoint_is_named(complete_app):
     endpoints = section("README.md", "Endpoints")
     calls = [("any method", "/verify"), ("any method", "/verify/<anything>")]
-    for rule in app.url_map.iter_rules():
+    for rule in complete_app.url_map.iter_rules():
         if not rule.endpoint.endswith("static"):
             path = re.sub("<key_id:.*?>", "{id}", rule.rule)
             calls += [(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}]
@@ -71,9 +78,9 @@ def test_every_endpoint_is_named(app):
         assert re.search(named, endpoints), f"{method} {path}"
 
 
-def test_every_endpoint_that_is_named_exists(app):
+def test_every_endpoint_that_is_named_exists(complete_app):
     methods_of = {}
-    for rule in app.url_map.iter_rules():
+    for rule in complete_app.url_map.iter_rules():
         path = re.sub("<key_id:.*?>", "{id}", rule.rule)
         methods_of.setdefault(path, set()).update(rule.methods)
     named = re.findall(r"`([A-Z]+) (/\S*)`", section("README.md", "Endpoints"))
@@ -99,16 +106,16 @@ def allowed(field):
     return validator.error.removeprefix("must be ").removeprefix("a number from ")
 
 
-def test_the_table_of_settings_is_that_of_config_py():
+def test_the_table_of_settings_is_that_of_the_core_and_the_extras():
     rows = [row for row in table(page("docs/configuration.md")) if len(row) == 4]
     told = {
         name.strip("`"): (re.sub(r"`|\(empty\)", "", default), values)
         for name, default, values, _ in rows
     }
-    settings = SettingsSchema().fields
+    fields = every_setting()
     assert told == {
         name: (str(field.load_default), allowed(field))
-        for name, field in settings.items()
+        for name, field in fields.items()
     }
     assert all(len(effect) > 20 for *_, effect in rows)
 
@@ -167,7 +174,7 @@ def test_every_command_is_named(app):
 
 def test_a_vm_is_set_up_by_the_commands_of_the_unit():
     comments = re.findall("^#   (.*)$", page("deploy/latchkey.service"), re.M)
-    assert len(comments) == 5
+    assert len(comments) == 6
     for command in comments:
         assert command in section("docs/deploy.md", "On a VM"), command
 
@@ -199,9 +206,10 @@ def test_a_backup_is_made_and_restored_as_the_page_says(new_database_url, tmp_pa
     """And a copy of the file alone has lost what is in its -wal."""
     program("sqlite3", "sqlite3")
     text = section("docs/deploy.md", "Back up and restore")
-    [made] = re.findall(r"^\.venv/bin/flask --app wsgi (backup) /\S+/", text, re.M)
+    [made] = re.findall(r"^latchkey (backup) /var/backups/", text, re.M)
     [restored] = re.findall("^sqlite3 .*$", text, re.M)
     [backup] = re.findall(r"\.restore (\S+)\"", restored)
+    restored = restored.replace(backup, str(tmp_path / "backup.db"))
     with prepared(new_database_url) as app:
         alice = Person(app, "alice")
         key = alice.key()
@@ -216,7 +224,7 @@ def test_a_backup_is_made_and_restored_as_the_page_says(new_database_url, tmp_pa
             return app.test_client().get("/verify", headers=token).status_code
 
         group = FlaskGroup(create_app=lambda: app, name="flask")
-        copied = CliRunner().invoke(group, [made, str(tmp_path / backup)])
+        copied = CliRunner().invoke(group, [made, str(tmp_path / "backup.db")])
         assert copied.exit_code == 0, copied.output
         path = f"/api/me/api-keys/{key['id']}"
         assert alice.call("DELETE", path).status_code == 200

@@ -17,8 +17,9 @@ NOT_NEEDED = shutil.ignore_patterns(
     ".*", "__pycache__", "bench", "instance", "node_modules", "tests", "tools"
 )
 TOGETHER = {
-    "commands": ["commands", "audit_command"],  # which finds keys as they do
     "docs": ["docs", "mcp"],  # the MCP server serves the documentation
+    "account_page": ["account_page", "oidc"],  # which sets the page's cookie
+    "commands": ["commands", "audit_command", "oidc"],  # which find keys and users
 }
 SHARED = ("extras/__init__.py", "extras/operator.py")  # they register nothing
 MENTION = r"^    {0}(,|\.register\(app\))(  #.*)?\n"  # a line of its own
@@ -133,6 +134,21 @@ def test_without_it_keys_are_made_and_revoked(name, new_database_url, tmp_path):
     answers, rules = tell(here, new_database_url)
     assert answers == ANSWERS
     assert {*rules} >= CORE
+
+
+def test_the_tables_of_a_deleted_extra_are_no_difference(new_database_url, tmp_path):
+    """``flask db check`` is satisfied, and proposes to drop nothing."""
+    here = without(["oidc"], tmp_path / "latchkey")
+    environ = {**os.environ, "DATABASE_URL": new_database_url}
+    for command in ("upgrade", "check"):
+        told = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "wsgi", "db", command],
+            cwd=here,
+            env=environ,
+            capture_output=True,
+            text=True,
+        )
+        assert told.returncode == 0, told.stdout + told.stderr
 
 
 def test_the_core_alone_is_the_service(new_database_url, tmp_path):

@@ -7,11 +7,12 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from conftest import ago, crowd
-from flask_migrate import check
+from flask_migrate import check, downgrade, upgrade
 from servers import PASSWORD, Server, flask, prepared
 
 import tokens
 from models.database import db, new_id
+from models.user import matches
 
 TABLES = ("users", "sessions", "api_keys", "audit_events")
 
@@ -195,3 +196,45 @@ def serve(database_url, log, good, bad):
             assert [verdict(key) for key in good] == [401] * len(good)
     finally:
         server.stop()
+
+
+def test_a_user_without_a_password_outlives_the_way_back(new_database_url):
+    """In version 0.1 nobody's password is right for such a user."""
+    with prepared(new_database_url) as app, app.app_context():
+        rows = [
+            "INSERT INTO users (id, username, created_at) VALUES ('u', 'dora', :now)",
+            "INSERT INTO sessions VALUES (:digest, 'u', :now, :now)",
+            "INSERT INTO identities VALUES ('https://id.example', '1', 'u')",
+            "INSERT INTO provider_sessions VALUES (:digest, '1', NULL, NULL)",
+        ]
+        for row in rows:
+            db.session.execute(sa.text(row), {"now": ago(), "digest": b"d"})
+        db.session.commit()
+        downgrade(revision="0003")
+        hashes = sa.text("SELECT password_hash FROM users WHERE username = 'dora'")
+        [stored] = db.session.scalars(hashes).all()
+        assert not matches(PASSWORD, stored)
+        db.session.rollback()
+        upgrade()
+        check()
+        left = sa.text("SELECT user_id FROM sessions WHERE user_id = 'u'")
+        assert db.session.scalars(left).all() == ["u"]
+        db.session.rollback()
+
+
+def test_what_belongs_to_a_session_or_a_user_goes_with_it(new_database_url):
+    with prepared(new_database_url) as app, app.app_context():
+        rows = [
+            "INSERT INTO users (id, username, created_at) VALUES ('u', 'dora', :now)",
+            "INSERT INTO sessions VALUES (:digest, 'u', :now, :now)",
+            "INSERT INTO identities VALUES ('https://id.example', '1', 'u')",
+            "INSERT INTO provider_sessions VALUES (:digest, '1', NULL, NULL)",
+            "DELETE FROM sessions WHERE user_id = 'u'",
+            "DELETE FROM users WHERE id = 'u'",
+        ]
+        for row in rows:
+            db.session.execute(sa.text(row), {"now": ago(), "digest": b"d"})
+        for table in ("provider_sessions", "identities"):
+            rows = db.session.execute(sa.text(f"SELECT * FROM {table}")).all()
+            assert rows == []
+        db.session.rollback()

@@ -10,11 +10,16 @@ from pathlib import Path
 import jsonschema
 import pytest
 from conftest import PASSWORD, log_in
+from oidc import settings
 from openapi_spec_validator import validate
+from servers import disconnect
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import create_app
 from models.api_key import ApiKey
+from models.database import db
+from models.session import Session
+from models.user import User
 from models.verification import Verifier
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +29,7 @@ SESSION_ONLY = "Interactive-session only — cannot be called with an API key."
 WHO = {
     "login": "Anyone may call it",
     "verify": "Called with the API key to verify",
+    "metrics": "Called with any API key",
     "healthz": "Anyone may call it",
     "introspect": "The caller authenticates with an API key of its own",
     "revoke": "Anyone may call it",
@@ -75,7 +81,7 @@ def examples(follow):
     """The values of a response's examples."""
 
     def get(told):
-        media = told["content"]["application/json"]
+        [media] = told["content"].values()
         return [follow(each)["value"] for each in media["examples"].values()]
 
     return get
@@ -174,6 +180,11 @@ def introspect(http, key, **form):
     return http.post("/oauth/introspect", auth=pair, data=form)
 
 
+def change_password(person, password, new_password=PASSWORD):
+    passwords = {"password": password, "new_password": new_password}
+    return person.call("POST", "/api/me/password", json=passwords)
+
+
 def test_the_examples_are_what_is_answered(response, examples, fits, alice, bob):
     key = alice.key()
     alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
@@ -183,6 +194,7 @@ def test_the_examples_are_what_is_answered(response, examples, fits, alice, bob)
         "me": alice.call("GET", "/api/me"),
         "list-keys": alice.call("GET", "/api/me/api-keys"),
         "create-key": alice.create(),
+        "change-password": change_password(alice, PASSWORD),
         "revoke-key": alice.call("DELETE", f"/api/me/api-keys/{key['id']}"),
         "revoke-all-keys": alice.call("DELETE", "/api/me/api-keys"),
         "list-audit-events": alice.call("GET", "/api/me/api-keys/audit"),
@@ -240,8 +252,33 @@ def documented(response, examples, fits, follow):
     return check
 
 
+@pytest.fixture
+def sign_in_again(app, database_url):
+    """What somebody without a password is told whose sign-in is long ago."""
+    environ = {"DATABASE_URL": database_url, **settings("https://id.example")}
+    latchkey = create_app(environ)
+    with latchkey.app_context():
+        session = Session.start(User(username="erin"))
+        db.session.commit()
+    answer = latchkey.test_client().post(
+        "/api/me/api-keys",
+        json={"name": "script", "mode": "read"},
+        headers={"Authorization": f"Bearer {session.token}"},
+    )
+    disconnect(latchkey)
+    return answer
+
+
 def test_a_refusal_is_what_the_document_says(
-    app, operations, response, examples, documented, alice, bob, monkeypatch
+    app,
+    operations,
+    response,
+    examples,
+    documented,
+    alice,
+    bob,
+    sign_in_again,
+    monkeypatch,
 ):
     """Every example of every refusal that an operation has is one that was provoked."""
     path, key = "/api/me/api-keys", alice.key()
@@ -252,6 +289,7 @@ def test_a_refusal_is_what_the_document_says(
     token = {"data": {"token": "x" * 20_000}}
     sessions = {
         "logout": ("POST", "/api/auth/logout"),
+        "change-password": ("POST", "/api/me/password"),
         "me": ("GET", "/api/me"),
         "list-keys": ("GET", path),
         "create-key": ("POST", path),
@@ -261,6 +299,7 @@ def test_a_refusal_is_what_the_document_says(
     }
     full = [bob.create() for _ in range(6)][-1]
     no_password = {"name": "script", "mode": "read"}
+    no_old = {"new_password": PASSWORD}
     sent = [
         ("login", alice.http.post("/api/auth/login", json={"username": "alice"})),
         ("login", alice.http.post("/api/auth/login", data="{}")),
@@ -273,11 +312,18 @@ def test_a_refusal_is_what_the_document_says(
         ("create-key", alice.call("POST", path, data="{}")),
         ("create-key", alice.create(password="wrong")),
         ("create-key", full),
+        ("change-password", alice.call("POST", "/api/me/password", json=no_old)),
+        ("change-password", change_password(alice, "wrong")),
+        ("change-password", change_password(alice, PASSWORD, "short")),
+        ("change-password", alice.call("POST", "/api/me/password", **wide)),
+        ("change-password", alice.call("POST", "/api/me/password", data="{}")),
+        ("create-key", sign_in_again),
         ("revoke-key", alice.call("DELETE", f"{path}/{lost}")),
         ("introspect", introspect(alice.http, key)),
         ("introspect", alice.http.post("/oauth/introspect", data={"token": "x"})),
         ("introspect", alice.http.post("/oauth/introspect", **token)),
         ("introspect", alice.http.post("/oauth/introspect", **packed)),
+        ("metrics", alice.http.get("/metrics")),
         ("revoke", alice.http.post("/oauth/revoke", data={"token": ""})),
         ("revoke", alice.http.post("/oauth/revoke", **token)),
         ("revoke", alice.http.post("/oauth/revoke", **packed)),
@@ -288,6 +334,7 @@ def test_a_refusal_is_what_the_document_says(
     monkeypatch.setitem(app.config, "LATCHKEY_LOGIN_FAILURES", 1)
     sent.append(("login", log_in(alice.http, "alice", "wrong")))
     sent.append(("create-key", alice.create(password="wrong")))
+    sent.append(("change-password", change_password(alice, "wrong")))
     seen = {documented(name, answer) for name, answer in sent}
     for name, made in operations.items():
         for status in map(int, made["responses"]):
@@ -317,10 +364,11 @@ def test_every_operation_says_503_as_documented_when_the_database_does_not_answe
     monkeypatch.setattr("sqlalchemy.pool.QueuePool.connect", hang)
     monkeypatch.setattr(Verifier, "first_row", hang)
     for name in operations.keys() - {"metadata"}:  # which asks no database
-        made, token = operations[name], key if name == "verify" else alice.token
+        made = operations[name]
+        token = key if name in ("verify", "metrics") else alice.token
         sent = {"headers": {"Authorization": f"Bearer {token}"}}
         sent |= special.get(name, {})
-        if name in ("login", "create-key"):
+        if name in ("login", "create-key", "change-password"):
             sent["json"] = made["requestBody"]["content"]["application/json"]["example"]
         answer = alice.http.open(made["path"], method=made["method"], **sent)
         assert answer.status_code == 503, name
@@ -414,4 +462,4 @@ def test_schemathesis_finds_nothing(serve, tmp_path):
     )
     assert run.returncode == 0, run.stdout
     assert "No issues found" in run.stdout
-    assert "Tested: 13" in run.stdout
+    assert "Tested: 14" in run.stdout

@@ -12,8 +12,12 @@ from tools import reading
 PARTS = reading.parts()
 FILES = {name: figures for part in PARTS.values() for name, figures in part.items()}
 TREES = {name: ast.parse((ROOT / name).read_text()) for name in FILES}
-TOKENS = {"core": 8_500, "extras/commands": 1_600}  # any other extra: 1,000
-WHOLE = 14_000
+TOKENS = {  # any other extra: 1,000
+    "core": 8_500,
+    "extras/commands": 1_600,
+    "extras/oidc": 3_050,
+}
+WHOLE = 21_000
 TINY = 30  # tokens of a file whose density says nothing
 
 
@@ -96,6 +100,7 @@ MAY_IMPORT = {  # of ours: app → extras → routes → auth, json_api → mode
     },
     "extras": {
         "auth",
+        "config",
         "errors",
         "json_api",
         "models",
@@ -121,6 +126,7 @@ SHARED = "extras/operator.py"  # by several extras; it registers nothing
 NEEDS = {  # of the extras: what goes with it
     "extras/audit_command.py": {"extras/commands"},
     "extras/mcp": {"extras/docs"},
+    "extras/oidc": {"extras/account_page", "extras/commands"},
 }
 
 

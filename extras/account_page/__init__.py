@@ -1,4 +1,9 @@
-"""The account page at /, and its session, which a browser keeps in a cookie."""
+"""The account page at /, and its session, which a browser keeps in a cookie.
+
+Besides, the page that a browser gets where there is none.
+"""
+
+from typing import Any
 
 from flask import (
     Blueprint,
@@ -32,14 +37,30 @@ bp.after_request(secure_page)
 def register(app: Flask) -> None:
     """Add the page, and the cookie as a place where a session's token may be."""
     app.register_blueprint(bp)
+    app.after_request(show_not_found)
     app.extensions["token_sources"].append(session_cookies)
 
 
 @bp.get("/")
 def page() -> str:
     """The same for everybody: its script asks the API for what it shows."""
-    has_docs = "docs" in current_app.blueprints
-    return render_template("account_page/index.html", has_docs=has_docs)
+    blueprints = current_app.blueprints
+    return render_template("account_page/index.html", blueprints=blueprints)
+
+
+def show_not_found(response: Response) -> Response:
+    """In place of a 404 in JSON: a page, for a browser, outside /api."""
+    in_api = f"{request.path}/".startswith("/api/")
+    if in_api or response.status_code != 404:
+        return response
+    accepted = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    if accepted == "text/html":
+        blueprints = current_app.blueprints
+        page = render_template("account_page/not_found.html", blueprints=blueprints)
+        response.set_data(page)
+        response.mimetype = "text/html"
+        secure_page(response)
+    return response
 
 
 @bp.post("/api/session")
@@ -49,14 +70,7 @@ def log_in() -> Response:
     body, _ = sessions.login()
     token = body["data"].pop("token")
     response = make_response(body)
-    response.set_cookie(  # until the browser is closed
-        COOKIE,
-        token,
-        path="/api",
-        secure=request.is_secure or not LOCAL.fullmatch(request.host),
-        httponly=True,
-        samesite="Strict",
-    )
+    set_session_cookie(response, token)
     return response
 
 
@@ -72,6 +86,22 @@ def log_out() -> Response:
     response = make_response(success("logout successful"))
     response.delete_cookie(COOKIE, path="/api")
     return response
+
+
+def set_session_cookie(response: Response, token: str) -> None:
+    """Until the browser is closed."""
+    set_cookie(response, COOKIE, token, path="/api", samesite="Strict")
+
+
+def set_cookie(response: Response, name: str, value: str, **options: Any) -> None:
+    """A cookie that no script reads, and no network but on this machine."""
+    response.set_cookie(
+        name,
+        value,
+        secure=request.is_secure or not LOCAL.fullmatch(request.host),
+        httponly=True,
+        **options,
+    )
 
 
 def session_cookies() -> list[str]:

@@ -26,7 +26,9 @@ export async function attempt(action, options = {}) {
     if (!(error instanceof ApiError)) {
       throw error;
     }
-    if (error.status === 401 && document.body.className === "in") {
+    if (error.errors.some(({ key }) => key === "step_up")) {
+      document.dispatchEvent(new Event("step-up"));
+    } else if (error.status === 401 && document.body.className === "in") {
       leaveEndedSession(effect);
     } else {
       const text = explain(error, effect, advice);

@@ -14,10 +14,15 @@ export function forgetUser() {
 
 /** Reload the page, so that nothing stays on the screen or in memory. */
 export function leave(reason) {
-  if (sessionStorage.getItem("reason") === null) {
-    sessionStorage.setItem("reason", reason); // of several, the first says most
-  }
+  setReason(reason);
   location.reload();
+}
+
+/** Of several reasons, the first says most. */
+export function setReason(reason) {
+  if (sessionStorage.getItem("reason") === null) {
+    sessionStorage.setItem("reason", reason);
+  }
 }
 
 /** Why the page has reloaded itself, once; null when it has not. */

@@ -3,7 +3,8 @@
 import { ApiError, callApi } from "./api.js";
 import { attempt, onSubmit } from "./attempt.js";
 import { find } from "./dom.js";
-import { focusHeading, refresh } from "./keys.js";
+import { focusHeading } from "./key_list.js";
+import { refresh } from "./keys.js";
 import { explain, showErrors } from "./messages.js";
 import {
   forgetUser,
@@ -30,12 +31,13 @@ export async function start() {
 }
 
 async function enter() {
-  const { username } = await callApi("GET", "/me");
-  rememberUser(username);
-  find("#who").textContent = username;
+  const user = await callApi("GET", "/me");
+  rememberUser(user.username);
+  find("#who").textContent = user.username;
   document.body.className = "in";
   form.reset();
   await refresh();
+  document.dispatchEvent(new CustomEvent("signed-in", { detail: user }));
 }
 
 function showSignIn(error) {
