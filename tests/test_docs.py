@@ -19,7 +19,7 @@ from servers import ROOT, disconnect, every_setting, prepared, program
 
 import tokens
 from app import create_app
-from models.connections import SESSION, VERIFICATION, connect, engine_options
+from models.connections import ORM, VERIFICATION, connect, engine_options
 from tools import reading
 
 PAGES = ["README.md", "CHANGELOG.md", "bench/RESULTS.md", "deploy/gateway/README.md"]
@@ -143,7 +143,7 @@ ODD = {  # defaults of a database that Latchkey could not work with
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("limits", [SESSION, VERIFICATION], ids=["session", "verify"])
+@pytest.mark.parametrize("limits", [ORM, VERIFICATION], ids=["orm", "verify"])
 def test_what_the_database_has_set_is_without_effect(new_database_url, limits):
     name = urlsplit(new_database_url).path[1:]
     with psycopg.connect(new_database_url, autocommit=True) as other:
