@@ -11,14 +11,20 @@ from auth import bearer_tokens
 from config import load_settings
 from extras import (
     account_page,
+    audit_command,
     audit_trail,
     commands,
     docs,
+    failover,
     gateway,
     health,
+    log,
+    maintenance,
     mcp,
+    metrics,
     oauth,
     oidc,
+    password,
 )
 from json_api import MAX_BODY
 from models.connections import engine_options
@@ -30,13 +36,19 @@ from verify import VerifyMiddleware
 # To delete an extra: its line here, its import, its folder or file.
 EXTRAS = [
     account_page,
+    audit_command,
     audit_trail,
     commands,
     docs,
+    failover,
     health,
+    log,
+    maintenance,
     mcp,
+    metrics,
     oauth,
     oidc,
+    password,
     gateway,  # last: it wraps app.wsgi_app
 ]
 

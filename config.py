@@ -13,7 +13,8 @@ from marshmallow.validate import Range, Regexp
 
 INSTANCE = Path(__file__).parent / "instance"
 PORT_NUMBER = (
-    r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+    r"([1-9][0-9]{0,3}|[1-5][0-9]{4}"
+    r"|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 )
 SQLITE = (
     r"sqlite:///(?!:memory:|file:)[^?]+"  # in memory each worker would have its own
@@ -50,11 +51,9 @@ class SettingsSchema(Schema):
         f"{SQLITE}|{POSTGRESQL}",
         "sqlite:///<path> or postgresql://…",
     )
-    PORT = number(8000, 1, 65535)
+    PORT = text("", PORT_NUMBER, "a number from 1 to 65535")
     WEB_CONCURRENCY = number(2, 1, 1000)
-    LATCHKEY_BIND = text(
-        "127.0.0.1:8000", rf"unix:.+|.+:{PORT_NUMBER}", "host:port or unix:/path"
-    )
+    LATCHKEY_BIND = text("", rf"unix:.+|.+:{PORT_NUMBER}", "host:port or unix:/path")
     LATCHKEY_PUBLIC_URL = text(
         "", r"(https?://[^/?#]+)?", "https://<host>, without a path"
     )
@@ -63,7 +62,6 @@ class SettingsSchema(Schema):
     LATCHKEY_MAX_ACTIVE_KEYS = number(5, 1, 1000)
     LATCHKEY_DEFAULT_EXPIRY_DAYS = number(90, 1, 3650)
     LATCHKEY_MAX_EXPIRY_DAYS = number(365, 1, 3650)
-    LATCHKEY_TRUSTED_PROXIES = number(0, 0, 10)
     LATCHKEY_BCRYPT_ROUNDS = number(12, 4, 18)
     LATCHKEY_LOGIN_FAILURES = number(10, 1, 1000)
     LATCHKEY_LOGIN_WINDOW_MINUTES = number(15, 1, 1440)

@@ -33,7 +33,7 @@ run)
     umask 077  # the database is for its owner only
     flask() { python -m flask --app wsgi "$@"; }
     flask db upgrade
-    users=$(flask users list)
+    users=$(flask users list --json)
     if [ -z "$users" ]; then
         password=$(python -c 'import secrets; print(secrets.token_urlsafe(16))')
         echo "$password" | flask users add admin --password-stdin >/dev/null
@@ -64,10 +64,13 @@ prove)
     python -m pytest --long -m long
     python -m bench.crash
     python -m bench.revocation
+    python -m bench.failover
     python -m bench.without_extras
+    python -m bench.debian_vm
     exec python -m bench.bare_debian ;;
 *)
     echo "usage: sh dev.sh run | test | check | prove |" >&2
-    echo "       bench [verify | revoke | flood | many | timing | settings | slow]" >&2
+    echo "       bench [verify | peers | revoke | failover | failover_cost | flood | many | timing |" >&2
+    echo "              settings | slow]" >&2
     exit 2 ;;
 esac

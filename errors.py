@@ -107,7 +107,7 @@ def answer(
 
 def error_item(key: str, code: str, value: Any) -> dict[str, str]:
     """One field's error. It echoes what was sent: nothing secret, nested or long."""
-    if key in ("password", "token") or isinstance(value, dict | list):
+    if key in ("password", "new_password", "token") or isinstance(value, dict | list):
         text = ""
     elif isinstance(value, str):
         text = value

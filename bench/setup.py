@@ -92,42 +92,52 @@ def bcrypt_hash(text):
     return bcrypt.hashpw(text.encode(), bcrypt.gensalt(12))
 
 
-class Server:
-    """An application under the gunicorn settings that ship."""
+class Program:
+    """A program that serves on a port of 127.0.0.1, in the root of the project."""
 
-    def __init__(self, application, log, *options, **environ):
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, port, command, log, **environ):
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
         kept = ("PATH", "HOME", "LANG", "TZ")
         clean = {name: os.environ[name] for name in kept if name in os.environ}
-        clean["LATCHKEY_BIND"] = self.url[7:]
-        command = [sys.executable, "-m", "gunicorn", *options]
         with open(log, "ab") as out:
             self.process = subprocess.Popen(
-                [*command, application],
-                cwd=ROOT,
-                env=clean | environ,
-                stdout=out,
-                stderr=out,
+                command, cwd=ROOT, env=clean | environ, stdout=out, stderr=out
             )
         for _ in range(600):
             with (
                 contextlib.suppress(OSError),
-                socket.create_connection(("127.0.0.1", self.port)),
+                socket.create_connection(("127.0.0.1", port)),
             ):
                 return
             time.sleep(0.1)
         self.stop()
-        raise SystemExit(f"{application} does not start, see {log}")
+        raise SystemExit(f"{command[-1]} does not start, see {log}")
+
+    def processes(self):
+        main = psutil.Process(self.process.pid)
+        return [main, *main.children(recursive=True)]
 
     def cpu(self):
-        """Seconds of CPU that the workers have used."""
-        return sum(self.cpu_by_worker().values())
+        """Seconds of CPU that its processes have used."""
+        return sum(self.cpu_by_process().values())
 
-    def cpu_by_worker(self):
-        workers = psutil.Process(self.process.pid).children()
-        return {worker.pid: sum(worker.cpu_times()[:2]) for worker in workers}
+    def cpu_by_process(self):
+        return {each.pid: sum(each.cpu_times()[:2]) for each in self.processes()}
 
     def stop(self):
         self.process.terminate()
         self.process.wait(30)
+
+
+class Server(Program):
+    """An application under the gunicorn settings that ship; workers are measured."""
+
+    def __init__(self, application, log, *options, python=sys.executable, **environ):
+        port = free_port()
+        command = [python, "-m", "gunicorn", *options, application]
+        bind = f"127.0.0.1:{port}"
+        super().__init__(port, command, log, LATCHKEY_BIND=bind, **environ)
+
+    def processes(self):
+        return psutil.Process(self.process.pid).children()

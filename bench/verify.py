@@ -33,6 +33,9 @@ TRIES = 10  # at most
 class Target:
     """A server, and what it is asked; of each round, figures by column."""
 
+    path = "/verify"
+    scheme = "Bearer"  # before the token in Authorization
+
     def __init__(self, name, server, tokens, home, database=None):
         self.name, self.server, self.tokens = name, server, tokens
         self.rounds, self.repeated, self.uneven = [], 0, 0
@@ -46,8 +49,8 @@ class Target:
         before = self.server.cpu()
         began = time.monotonic()
         for token in self.tokens:
-            head = {"Authorization": f"Bearer {token}"}
-            client.request("GET", "/verify", headers=head)
+            head = {"Authorization": f"{self.scheme} {token}"}
+            client.request("GET", self.path, headers=head)
             client.getresponse().read()
         client.close()
         took = time.monotonic() - began
@@ -74,9 +77,11 @@ class Target:
 
     def load(self, seconds, connections):
         """The figures under load, and the share of the worker that worked most."""
-        before = self.server.cpu_by_worker()
-        wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"-s{HERE}/wrk.lua"]
-        command = [*wrk, self.server.url, "--", self.file]
+        before = self.server.cpu_by_process()
+        wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s"]
+        wrk.append(f"-s{HERE}/wrk.lua")
+        asked = [self.file, self.path, self.scheme]
+        command = [*wrk, self.server.url, "--", *asked]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         line = next(line for line in out.splitlines() if line.startswith("RESULT"))
         requests, refused, failed, p50, p99 = map(int, line.split()[1:])
@@ -85,7 +90,7 @@ class Target:
             raise SystemExit(
                 f"{self.name}: {refused} refused, {failed} failed of {requests}"
             )
-        spent = [now - before[pid] for pid, now in self.server.cpu_by_worker().items()]
+        spent = [now - before[pid] for pid, now in self.server.cpu_by_process().items()]
         share = max(spent) / max(sum(spent), 0.01) if len(spent) > 1 else 0
         cpu = sum(spent) / max(requests, 1) * 1e6
         return (cpu, requests / seconds, p50 / 1000, p99 / 1000), share

@@ -1,9 +1,9 @@
--- Requests with the tokens of a file in turn; at the end one line: requests, errors, p50, p99 (µs).
+-- GET of a path with the tokens of a file in turn, each after a scheme; at the end one line: requests, errors, p50, p99 (µs).
 local tokens, next_token = {}, 0
 
 function init(args)
   for line in io.lines(args[1]) do
-    tokens[#tokens + 1] = wrk.format("GET", "/verify", { Authorization = "Bearer " .. line })
+    tokens[#tokens + 1] = wrk.format("GET", args[2], { Authorization = args[3] .. " " .. line })
   end
   next_token = math.random(#tokens)
 end

@@ -11,13 +11,21 @@ from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Request
+from marshmallow import Schema
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
+
+from config import number, read_settings
+
+
+class Settings(Schema):
+    LATCHKEY_TRUSTED_PROXIES = number(0, 0, 10)
 
 
 def register(app: Flask) -> None:
     """Register it last: what it wraps sees the client's address and scheme."""
-    proxies = app.config["LATCHKEY_TRUSTED_PROXIES"]
+    settings = read_settings(Settings(), app.config["ENVIRON"])
+    proxies = settings["LATCHKEY_TRUSTED_PROXIES"]
     application = with_client_address(app.wsgi_app, proxies)
     app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
         application, x_for=0, x_proto=proxies

@@ -72,11 +72,11 @@ class ApiKey(Model):
         name: str,
         mode: str,
         expires_in_days: int | None = None,
+        reason: str | None = None,
     ) -> Self | None:
-        """A new key with its ``token``, or None: the user has too many active ones.
-
-        ``User.check_password`` has locked the user's row: nobody else counts now.
-        """
+        """A new key with its ``token``, or None: the user has too many active ones."""
+        # The caller has locked the user's row, as User.check_password does: nobody else
+        # counts now.
         active = sa.select(sa.func.count()).where(cls.is_active(user))
         if db.session.scalars(active).one() >= setting("LATCHKEY_MAX_ACTIVE_KEYS"):
             return None
@@ -93,7 +93,7 @@ class ApiKey(Model):
             token=token.text,
         )
         db.session.add(key)
-        key.audit("created", origin)
+        key.audit("created", origin, reason)
         return key
 
     @classmethod

@@ -84,6 +84,7 @@ class LimitedConnection(psycopg.Connection[Any]):
     """
 
     limit = 0.0
+    warnings: list[Any]  # of the server
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         try:
@@ -103,6 +104,7 @@ POSTGRESQL_SETTINGS = """
     SET standard_conforming_strings = on;
     SET DateStyle = 'ISO';
     SET TimeZone = 'UTC';
+    SET client_min_messages = 'warning';
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') <> 'remote_apply'
 """
@@ -118,8 +120,11 @@ def connect_postgresql(url: str, limits: Limits) -> LimitedConnection:
         client_encoding="UTF8",
         connect_timeout=2,  # seconds for each host, the least that psycopg takes
         target_session_attrs="primary",
+        load_balance_hosts="random",  # the first may be a primary that was replaced
     )
     connection.limit = limits.statement
+    connection.warnings = []
+    connection.add_notice_handler(connection.warnings.append)
     connection.execute(POSTGRESQL_SETTINGS.format(lock=limits.lock))
     connection.commit()
     return connection

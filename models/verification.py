@@ -71,8 +71,10 @@ class Verifier:
         driver's error when the database does not answer.
         """
         token = tokens.parse(text, self.key_prefix)
-        key = self.read(token.public) if token else None
-        if token is None or key is None:
+        if token is None:
+            return None
+        key = self.read(token.public)
+        if key is None:
             return None
         kind = "use"
         if not hmac.compare_digest(key.digest, token.digest):
@@ -118,9 +120,8 @@ class Verifier:
                 written = cursor.execute(self.sql(NOTES[kind]), values).rowcount
                 if written and key.refusal:
                     cursor.execute(self.sql(AUDIT_REFUSAL), values)
+                    log.info("auth_failed", extra={"audit": values})
                 cursor.execute("COMMIT")
-            if written and key.refusal:
-                log.info("auth_failed", extra={"audit": values})
         except (sqlite3.Error, psycopg.Error) as error:
             log.warning("use of key %s not noted: %s", key.id, error)
 

@@ -44,9 +44,11 @@ class Bearer:
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """A well-formed body has the right password."""
+    """A well-formed body has the right password, and sets no other."""
     well_formed = case.meta and case.meta.generation.mode.is_positive
     if well_formed and isinstance(case.body, dict) and "password" in case.body:
         case.body["password"] = PASSWORD
+        if "new_password" in case.body:
+            case.body["new_password"] = PASSWORD
         if "username" in case.body:
             case.body["username"] = "alice"

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -21,7 +22,8 @@ import psutil
 import pytest
 from flask_migrate import upgrade
 
-from app import create_app
+from app import EXTRAS, create_app
+from config import SettingsSchema
 from models.database import db
 from models.user import User
 
@@ -113,6 +115,13 @@ class Postgres:
         shutil.rmtree(self.home)
 
 
+def every_setting():
+    """The fields of the settings by name: those of the core, then of the extras."""
+    of_extras = [getattr(extra, "Settings", None) for extra in EXTRAS]
+    schemas = [SettingsSchema, *filter(None, of_extras)]
+    return {name: field for one in schemas for name, field in one().fields.items()}
+
+
 def lacking(what):
     """Something that a test needs is not there: the test is skipped, in CI it fails."""
     pytest.fail(what) if os.environ.get("CI") == "true" else pytest.skip(what)
@@ -182,18 +191,23 @@ def free_port():
     raise OSError("no free port")
 
 
+def without_tls(site, port):
+    """deploy/nginx.conf, changed as its comment says for a private network."""
+    redirect = re.search(r"^server \{\n.*?^\}\n", site, re.M | re.S)[0]
+    lines = site.replace(redirect, "").splitlines()
+    kept = [line for line in lines if "443" not in line and "ssl" not in line]
+    text = "\n".join(kept)
+    assert text.count("server_name") == 1
+    return text.replace("server_name", f"listen 127.0.0.1:{port};\n    server_name")
+
+
 @contextmanager
-def behind_nginx(url, home):
-    """The URL of deploy/nginx.conf before this server; only its addresses change."""
-    port = free_port()
+def running_nginx(site, url, home):
+    """nginx with these servers, in front of the one at ``url``."""
     user = "user root;" if os.getuid() == 0 else ""
-    site = (ROOT / "deploy/nginx.conf").read_text()
-    for ours, tests in (
-        ("listen 80;", f"listen 127.0.0.1:{port};"),
-        ("server 127.0.0.1:8000;", f"server {urlsplit(url).netloc};"),
-    ):
-        assert site.count(ours) == 1
-        site = site.replace(ours, tests)
+    upstream = "server 127.0.0.1:8000;"
+    assert site.count(upstream) == 1
+    site = site.replace(upstream, f"server {urlsplit(url).netloc};")
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = "".join(f"{kind}_temp_path {home}/{kind};" for kind in kinds)
     conf = Path(home, "nginx.conf")
@@ -206,10 +220,19 @@ def behind_nginx(url, home):
     checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
     assert checked.returncode == 0 and "[warn]" not in checked.stderr, checked.stderr
     process = subprocess.Popen(command)
-    wait_for(f"http://127.0.0.1:{port}/healthz")
-    yield f"http://127.0.0.1:{port}"
+    yield
     process.send_signal(signal.SIGQUIT)
     assert process.wait(20) == 0
+
+
+@contextmanager
+def behind_nginx(url, home):
+    """The URL of deploy/nginx.conf before this server, without TLS."""
+    port = free_port()
+    site = without_tls((ROOT / "deploy/nginx.conf").read_text(), port)
+    with running_nginx(site, url, home):
+        wait_for(f"http://127.0.0.1:{port}/healthz")
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 from conftest import ago, log_in
@@ -255,7 +256,7 @@ def test_every_api_route_but_the_login_asks_who_it_is(app):
                 path = re.sub("<.+?>", "x", rule.rule)
                 assert http.open(path, method=method).status_code == 401, rule
                 seen += 1
-    assert seen == 7
+    assert seen == 8
 
 
 def test_no_answer_under_api_lets_a_browser_guess_its_type(app, alice, bob):
@@ -272,3 +273,63 @@ def test_no_answer_under_api_lets_a_browser_guess_its_type(app, alice, bob):
     assert codes >= {200, 201, 400, 401, 404, 405}
     kinds = {answer.headers.get("X-Content-Type-Options") for answer in answers}
     assert kinds == {"nosniff"}
+
+
+DATED = """INSERT INTO audit_events (created_at, event, user_id, method, path)
+    VALUES (:time, 'created', :user, 'POST', :path)"""
+TIMES = [  # as both databases store them, in UTC
+    "2026-07-27 23:59:59.999999",
+    "2026-07-28 00:00:00.000000",
+    "2026-07-28 22:30:00.000000",
+]
+DATES = {  # which of the three are shown, newest first
+    "since=2026-07-28": [2, 1],
+    "until=2026-07-28": [0],
+    "since=2026-07-28T00:00:00Z": [2, 1],
+    "since=2026-07-28T00:00:00.000001Z": [2],
+    "since=2026-07-29T00:30:00%2B02:00": [2],
+    "until=2026-07-28T22:30:00Z": [1, 0],
+    "until=2026-07-28T18:30:00.5-04:00": [2, 1, 0],
+    "since=2026-07-28&until=2026-07-28T12:00:00Z": [1],
+    "since=2026-07-28T12:00:00&event=created": [2],
+    "since=2026-07-29&until=2026-07-28": [],
+    "since=0001-01-01&until=9999-12-31": [2, 1, 0],
+}
+
+
+@pytest.mark.parametrize("query", DATES)
+def test_the_audit_trail_is_filtered_by_date(alice, sql, query):
+    user = alice.call("GET", "/api/me").json["data"]["id"]
+    for n, time in enumerate(TIMES):
+        sql(DATED, time=time, user=user, path=f"/{n}")
+    answer = alice.call("GET", f"/api/me/api-keys/audit?{query}")
+    events = answer.json["data"]["audit"]
+    assert [event["path"] for event in events] == [f"/{n}" for n in DATES[query]]
+    assert answer.json["data"]["pagination"]["total_count"] == len(events)
+
+
+NO_TIMES = [
+    "nonsense",
+    "2026-02-30",
+    "2026-13-01",
+    "1785200000",
+    "0001-01-01T00:00:00+01:00",  # before the year 1 in UTC
+    "9999-12-31T23:59:59-01:00",  # after the year 9999
+]
+
+
+@pytest.mark.parametrize("field", ["since", "until"])
+@pytest.mark.parametrize("text", NO_TIMES)
+def test_what_is_no_time_is_refused(alice, field, text):
+    path = f"/api/me/api-keys/audit?{field}={quote(text)}"
+    answer = alice.call("GET", path)
+    error = {"key": field, "message": "invalid", "value": text}
+    assert (answer.status_code, answer.json["data"]["errors"]) == (400, [error])
+
+
+def test_the_id_of_an_event_is_text(alice, sql):
+    """As every other id; a number could be too large for a JavaScript client."""
+    alice.key()
+    sql("UPDATE audit_events SET id = 9007199254740993")
+    [event] = alice.call("GET", "/api/me/api-keys/audit").json["data"]["audit"]
+    assert event["id"] == "9007199254740993"

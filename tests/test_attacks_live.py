@@ -51,6 +51,7 @@ FORGED = {
         ("X-User-Id", "{bob}"),
         ("X-User-Name", "bob"),
         ("X-Key-Scopes", "read write"),
+        ("X-Key-Expires-At", "2999-01-01T00:00:00Z"),
     ],
     "twice": [("X-User-Id", "{bob}"), ("x-user-id", "{bob}")],
     "underscores": [
@@ -82,6 +83,8 @@ def test_no_header_of_a_client_says_who_or_where(door, alice, bob, sql):
             answer = door.get(path, headers=[bearer(key["token"]), *forged])
             assert answer.headers.get_list("X-User-Id") == [key["user_id"]], what
             assert answer.headers.get_list("X-Key-Scopes") == ["read"], what
+            expiry = [f"{key['expires_at'][:19]}Z"]
+            assert answer.headers.get_list("X-Key-Expires-At") == expiry, what
         me = door.get("/api/me", headers=[bearer(alice.token), *forged])
         assert me.json()["data"]["username"] == "alice", what
     assert [

@@ -1,10 +1,13 @@
 """Three ways to run it, for real: nginx, systemd's unit, the Procfile; and dev.sh."""
 
+import grp
 import os
+import pwd
 import re
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -12,6 +15,8 @@ import threading
 import time
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -109,7 +114,9 @@ def test_behind_nginx_the_true_address_is_written_down(session, sql):
         answer = session.delete(f"/api/me/api-keys/{key['id']}", headers=forged)
         assert answer.status_code == 200
         assert session.get("/verify", headers=bearer).status_code == 401
-    audited = sql("SELECT event, ip FROM audit_events ORDER BY id")
+    audited = sql(
+        "SELECT event, ip FROM audit_events WHERE event <> 'signed_in' ORDER BY id"
+    )
     events = ["login_failed", "created", "revoked", "auth_failed"]
     assert audited == [(event, "127.0.0.2") for _ in FORGED for event in events]
     assert sql("SELECT DISTINCT last_used_ip FROM api_keys") == [("127.0.0.2",)]
@@ -149,7 +156,7 @@ def test_what_nginx_refuses_itself_never_arrives(session, sql):
         assert refused.headers["Content-Type"] == "text/html"
     largest = session.post("/api/auth/login", content=b"x" * 16_384)
     assert (largest.status_code, largest.json()["code"]) == (415, 415)  # no JSON
-    assert sql("SELECT event FROM audit_events") == []
+    assert sql("SELECT event FROM audit_events") == [("signed_in",)]  # the fixture's
 
 
 def test_behind_nginx_a_verification_may_have_a_body_of_any_size(session):
@@ -162,6 +169,76 @@ def test_behind_nginx_a_verification_may_have_a_body_of_any_size(session):
         assert (answer.status_code, answer.headers["X-Key-Id"]) == (200, key["id"])
     answer = session.get("/verified", headers=bearer)
     assert answer.status_code == 404
+
+
+# TLS is the same before each database.
+sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+SNAKEOIL = "/etc/ssl/{}/ssl-cert-snakeoil.{}"
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of our own, for the name in deploy/nginx.conf and this machine."""
+    names = "subjectAltName=DNS:latchkey.example.com,IP:127.0.0.1"
+    command = [program("openssl", "openssl"), "req", "-x509", "-nodes", "-days", "1"]
+    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-subj", "/CN=latchkey.example.com", "-addext", names]
+    command += ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "certificate.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    return tmp_path / "certificate.pem"
+
+
+@pytest.fixture
+def with_tls(serve, certificate, tmp_path):
+    """Clients of deploy/nginx.conf: by http and by https; its ports are changed."""
+    http_port, https_port = free_port(), free_port()
+    site = (ROOT / "deploy/nginx.conf").read_text()
+    for shipped, ours in (
+        ("\n    listen 80;", f"listen 127.0.0.1:{http_port};"),
+        ("\n    listen [::]:80;", ""),
+        ("\n    listen 443 ssl;", f"listen 127.0.0.1:{https_port} ssl;"),
+        ("\n    listen [::]:443 ssl;", ""),
+        (SNAKEOIL.format("certs", "pem"), str(certificate)),
+        (SNAKEOIL.format("private", "key"), str(certificate.parent / "key.pem")),
+    ):
+        assert site.count(shipped) == 1
+        site = site.replace(shipped, ours)
+    url = serve(LATCHKEY_TRUSTED_PROXIES="1").url
+    trust = ssl.create_default_context(cafile=certificate)
+    with (
+        servers.running_nginx(site, url, tmp_path),
+        httpx.Client(base_url=f"http://127.0.0.1:{http_port}") as http,
+        httpx.Client(base_url=f"https://127.0.0.1:{https_port}", verify=trust) as https,
+    ):
+        wait_for(f"http://127.0.0.1:{http_port}/")
+        yield http, https
+
+
+@sqlite_only
+def test_http_is_redirected_to_https_and_nothing_else(with_tls):
+    http, _ = with_tls
+    for host in ("latchkey.example.com", "10.0.0.7"):
+        for method in ("GET", "POST", "DELETE"):
+            path = "/api/me/api-keys?page=2"
+            answer = http.request(method, path, headers={"Host": host})
+            assert answer.status_code == 308  # the method stays
+            assert answer.headers["Location"] == f"https://{host}{path}"
+            assert "latchkey" not in answer.text
+
+
+@sqlite_only
+def test_by_https_a_person_signs_in_and_latchkey_knows_that_it_is_https(with_tls):
+    _, https = with_tls
+    host = {"Host": "latchkey.example.com"}
+    signed_in = https.post(
+        "/api/session",
+        json={"username": "alice", "password": PASSWORD},
+        headers=host | {"Origin": "https://latchkey.example.com"},
+    )
+    assert signed_in.status_code == 200, signed_in.text
+    assert "; Secure" in signed_in.headers["Set-Cookie"]
+    metadata = https.get("/.well-known/oauth-authorization-server", headers=host)
+    assert metadata.json()["issuer"] == "https://latchkey.example.com"
 
 
 # --- systemd --------------------------------------------------------------------------
@@ -207,12 +284,28 @@ def unprivileged():
     return drop
 
 
-def test_systemd_takes_the_unit(vm):
-    unit = vm / "latchkey.service"
-    unit.write_text(rewritten(vm, UNIT))
-    command = [program("systemd-analyze", "systemd"), "verify", "--man=no", unit]
+def test_systemd_takes_the_units(vm, wrapper):
+    units = []
+    for kind in ("service", "timer"):
+        for shipped in (ROOT / "deploy").glob(f"*.{kind}"):
+            units.append(vm / shipped.name)
+            text = shipped.read_text().replace("/usr/local/bin/latchkey", str(wrapper))
+            units[-1].write_text(rewritten(vm, text))
+    assert len(units) == 5
+    command = [program("systemd-analyze", "systemd"), "verify", "--man=no", *units]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["backup", "prune"])
+def test_a_timer_elapses_once_a_night(name):
+    timer = (ROOT / f"deploy/latchkey-{name}.timer").read_text()
+    when = re.search(r"^OnCalendar=(.*)$", timer, re.M)[1]
+    command = [program("systemd-analyze", "systemd"), "calendar", "--iterations=3"]
+    told = subprocess.run([*command, when], capture_output=True, text=True, check=True)
+    elapses = re.findall(r"(?:elapse|Iter.*): \w+ (\S+) (0\d):", told.stdout)
+    assert len({day for day, _ in elapses}) == 3
+    assert {hour for _, hour in elapses} <= {"03", "04"}
 
 
 def test_the_unit_starts_says_that_it_is_ready_and_stops(vm):
@@ -253,6 +346,174 @@ def test_the_unit_starts_says_that_it_is_ready_and_stops(vm):
             status = process.wait(20)
     assert status == 0
     assert not (vm / "opt/instance").exists()
+
+
+# --- the wrapper ----------------------------------------------------------------------
+
+WRAPPER = ROOT / "deploy/latchkey"
+SERVICE_USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+
+
+def wrapper_module():
+    loader = SourceFileLoader("wrapper", str(WRAPPER))
+    module = module_from_spec(spec_from_loader("wrapper", loader))
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    loader.exec_module(module)
+    sys.dont_write_bytecode = bytecode
+    return module
+
+
+@pytest.fixture
+def wrapper(vm):
+    """deploy/latchkey with the paths and the user of the test's machine."""
+    text = WRAPPER.read_text().replace("/etc/latchkey.env", f"{vm}/latchkey.env")
+    text = text.replace('USER = "latchkey"', f'USER = "{SERVICE_USER}"')
+    (vm / "latchkey").write_text(rewritten(vm, text))
+    (vm / "latchkey").chmod(0o755)
+    return vm / "latchkey"
+
+
+def run_wrapper(wrapper, *words, stdin="", before=(), **environ):
+    """Root calls it; where nobody may not read this python, with that right."""
+    drop = unprivileged()
+    before = before or (drop if any("caps" in word for word in drop) else [])
+    command = [*before, sys.executable, "-I", wrapper, *words]
+    options = {"capture_output": True, "text": True, "env": CLEAN | environ}
+    return subprocess.run(command, input=stdin, cwd="/", **options)
+
+
+def settings_file(wrapper, text):
+    """/etc/latchkey.env, for the one who calls only."""
+    file = wrapper.parent / "latchkey.env"
+    file.write_text(text)
+    file.chmod(0o600)
+    if any("caps" in word for word in unprivileged()):
+        shutil.chown(file, SERVICE_USER)
+
+
+def test_the_wrapper_runs_a_command_as_the_service_would(vm, wrapper):
+    """As its user, with its file's settings, and with none of the caller's."""
+    name = """it's `id` $HOME $(id) "x".db"""
+    url = f"sqlite:///{vm}/state/{name}"
+    escaped = re.sub(r'(["`$])', r"\\\1", url)
+    settings_file(
+        wrapper, f'# ours\nLATCHKEY_BCRYPT_ROUNDS=4\nDATABASE_URL="{escaped}"\n'
+    )
+    others = {"DATABASE_URL": "postgresql://nowhere/", "LATCHKEY_KEY_PREFIX": "BAD"}
+    for words, stdin in (
+        (["db", "upgrade"], ""),
+        (["users", "add", "alice", "--password-stdin"], "correct horse\n"),
+    ):
+        ran = run_wrapper(wrapper, *words, stdin=stdin, **others)
+        assert ran.returncode == 0, ran.stderr
+    listed = run_wrapper(wrapper, "users", "list", **others)
+    assert "alice" in listed.stdout
+    file = (vm / "state" / name).stat()
+    assert (file.st_uid, file.st_mode & 0o777) == (
+        pwd.getpwnam(SERVICE_USER).pw_uid,
+        0o600,
+    )
+
+
+def test_without_a_file_of_settings_the_wrapper_has_those_of_the_unit(vm, wrapper):
+    assert run_wrapper(wrapper, "db", "upgrade").returncode == 0
+    assert (vm / "state/latchkey.db").exists()
+    failed = run_wrapper(wrapper, "users", "suspend", "nobody-of-that-name")
+    assert failed.returncode != 0 and "nobody-of-that-name" in failed.stderr
+
+
+TELLS = """#!/bin/sh
+echo "$(id -un) $(id -gn) $(id -Gn)" "$PWD" "$(umask)" "$*"
+exec env
+"""
+
+
+def test_the_command_has_the_user_and_nothing_of_the_caller(vm, wrapper):
+    (vm / "opt/.venv").unlink()
+    (vm / "opt/.venv/bin").mkdir(parents=True)
+    flask = vm / "opt/.venv/bin/flask"
+    flask.write_text(TELLS)
+    flask.chmod(0o755)
+    root = ["setpriv", "--groups=4,6"] if os.getuid() == 0 else []  # it is in others
+    command = [*root, sys.executable, "-I", wrapper, "users", "add", "a b"]
+    environ = {"PATH": "/usr/bin", "TERM": "linux", "PGPASSWORD": "root's"}
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    who, *lines = ran.stdout.splitlines()
+    user = pwd.getpwnam(SERVICE_USER)
+    group = grp.getgrgid(user.pw_gid).gr_name
+    groups = group if os.getuid() == 0 else " ".join(user_groups())
+    expected = f"{SERVICE_USER} {group} {groups} {vm}/opt 0077 --app wsgi users add a b"
+    assert who == expected
+    shell = {"PWD", "OLDPWD", "SHLVL", "_"}
+    names = {line.partition("=")[0] for line in lines} - shell
+    given = {"PATH", "HOME", "LOGNAME", "USER", "TERM"}
+    assert names == given | wrapper_module().SETTINGS.keys()
+    assert f"HOME={user.pw_dir}" in lines
+
+
+def user_groups():
+    command = ["id", "-Gn"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.split()
+
+
+def test_the_wrapper_and_the_unit_agree():
+    module = wrapper_module()
+    assert setting("User") == module.USER
+    assert setting("WorkingDirectory") == module.HOME
+    assert setting("EnvironmentFile") == f"-{module.SETTINGS_FILE}"
+    words = shlex.split(setting("Environment"))
+    assert dict(word.split("=", 1) for word in words) == module.SETTINGS
+
+
+# Each was read by systemd 252 for a service, too, with these values.
+READ = {
+    "plain": ("A=b\nB=c", {"A": "b", "B": "c"}),
+    "the last one counts": ("A=b\nA=c\n", {"A": "c"}),
+    "nothing": ("A=\n", {"A": ""}),
+    "space around": ("  A =  b c \t\n", {"A": "b c"}),
+    "CRLF": ("A=b\r\nB='c'\r\n", {"A": "b", "B": "c"}),
+    "comments": ("# A=1\n;B=2\n  #C=3\nD=4 # no comment\n", {"D": "4 # no comment"}),
+    "no assignment": ("A\nexport B=1\n1C=2\n=3\nD=4", {"D": "4"}),
+    "unquoted": ("A=it's $HOME `id` %\n", {"A": "it's $HOME `id` %"}),
+    "backslashes": ("A=a\\ b\\\\c\\\nd\\ \n", {"A": "a b\\cd "}),
+    "single quotes": ("A='a \"$b\" \\n # c' \n", {"A": 'a "$b" \\n # c'}),
+    "double quotes": ('A="a \\"\\$b\\\\ \\n\\\n\'c"\n', {"A": "a \"$b\\ \\n'c"}),
+    "several lines": ("A='b\nB=c'\nC=d", {"A": "b\nB=c", "C": "d"}),
+    "several parts": ("A='b' \"c\" d 'e'\n", {"A": "bcd 'e'"}),
+    "an escape at the end": ("A=b\\", {"A": "b"}),
+}
+
+
+@pytest.mark.parametrize("text, settings", READ.values(), ids=READ)
+def test_the_wrapper_reads_settings_as_systemd_does(text, settings):
+    assert wrapper_module().parse_settings(text) == settings
+
+
+NOT_READ = {
+    "no end": ("A=b\nB='c\nD=e\n", "the quote that begins in line 2 has no end"),
+    "comment": ("# a\\\nB=c\n", "the comment in line 1 ends with a backslash"),
+}
+
+
+@pytest.mark.parametrize("text, words", NOT_READ.values(), ids=NOT_READ)
+def test_the_wrapper_refuses_what_nobody_means(wrapper, text, words):
+    settings_file(wrapper, text)
+    ran = run_wrapper(wrapper, "users", "list")
+    line = f"latchkey: {wrapper.parent}/latchkey.env: {words}\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", line)
+
+
+def test_nobody_but_root_and_the_service_may_run_the_wrapper(wrapper):
+    """Root becomes somebody; anybody else is one, where the service's user is root."""
+    somebody = []
+    if os.getuid() == 0:
+        somebody = [word.replace("65534", "65533") for word in unprivileged()]
+    else:
+        text = wrapper.read_text()
+        wrapper.write_text(text.replace(f'USER = "{SERVICE_USER}"', 'USER = "root"'))
+    ran = run_wrapper(wrapper, "users", "list", before=somebody)
+    assert (ran.returncode, ran.stderr) == (1, "latchkey: only root may run this\n")
 
 
 # --- the Procfile ---------------------------------------------------------------------

@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from conftest import Person
+from flask.cli import FlaskGroup
 from oidc import settings
-from servers import ROOT, disconnect, prepared, program
+from servers import ROOT, disconnect, every_setting, prepared, program
 
 import tokens
-from app import EXTRAS, create_app
-from config import SettingsSchema
+from app import create_app
 from models.connections import SESSION, VERIFICATION, connect, engine_options
 from tools import reading
 
@@ -105,16 +106,13 @@ def allowed(field):
     return validator.error.removeprefix("must be ").removeprefix("a number from ")
 
 
-def test_the_table_of_settings_is_that_of_config_py():
+def test_the_table_of_settings_is_that_of_the_core_and_the_extras():
     rows = [row for row in table(page("docs/configuration.md")) if len(row) == 4]
     told = {
         name.strip("`"): (re.sub(r"`|\(empty\)", "", default), values)
         for name, default, values, _ in rows
     }
-    fields = dict(SettingsSchema().fields)
-    for extra in EXTRAS:
-        if schema := getattr(extra, "Settings", None):
-            fields |= schema().fields
+    fields = every_setting()
     assert told == {
         name: (str(field.load_default), allowed(field))
         for name, field in fields.items()
@@ -170,12 +168,13 @@ def test_every_command_is_named(app):
         row[0] for row in table(section("docs/deploy.md", "The operator's commands"))
     ]
     named = {" ".join(cell.strip("`").split()[:2]) for cell in cells}
-    assert named == {*commands, "prune --days", "db upgrade"}
+    single = {"audit --since", "prune --days", "prune --dry-run", "backup FILE"}
+    assert named == {*commands, *single, "db upgrade"}
 
 
 def test_a_vm_is_set_up_by_the_commands_of_the_unit():
     comments = re.findall("^#   (.*)$", page("deploy/latchkey.service"), re.M)
-    assert len(comments) == 5
+    assert len(comments) == 6
     for command in comments:
         assert command in section("docs/deploy.md", "On a VM"), command
 
@@ -195,7 +194,8 @@ def test_the_reading_order_names_every_file_of_the_core_and_every_extra():
     parts = reading.parts()
     assert {*named} >= {*parts["core"]}
     assert [name for name in named if not (ROOT / name).exists()] == []
-    extras = {part for part in parts if not part.endswith(("core", "__init__.py"))}
+    shared = ("core", "extras/__init__.py", "extras/operator.py")
+    extras = {part for part in parts if part not in shared}
     assert {
         row[0].strip("`") for row in table(section("docs/reading.md", "The extras"))
     } == extras
@@ -205,7 +205,11 @@ def test_the_reading_order_names_every_file_of_the_core_and_every_extra():
 def test_a_backup_is_made_and_restored_as_the_page_says(new_database_url, tmp_path):
     """And a copy of the file alone has lost what is in its -wal."""
     program("sqlite3", "sqlite3")
-    made, restored = re.findall("^sqlite3 .*$", page("docs/deploy.md"), re.M)
+    text = section("docs/deploy.md", "Back up and restore")
+    [made] = re.findall(r"^latchkey (backup) /var/backups/", text, re.M)
+    [restored] = re.findall("^sqlite3 .*$", text, re.M)
+    [backup] = re.findall(r"\.restore (\S+)\"", restored)
+    restored = restored.replace(backup, str(tmp_path / "backup.db"))
     with prepared(new_database_url) as app:
         alice = Person(app, "alice")
         key = alice.key()
@@ -219,7 +223,9 @@ def test_a_backup_is_made_and_restored_as_the_page_says(new_database_url, tmp_pa
             token = {"Authorization": f"Bearer {key['token']}"}
             return app.test_client().get("/verify", headers=token).status_code
 
-        run(made)
+        group = FlaskGroup(create_app=lambda: app, name="flask")
+        copied = CliRunner().invoke(group, [made, str(tmp_path / "backup.db")])
+        assert copied.exit_code == 0, copied.output
         path = f"/api/me/api-keys/{key['id']}"
         assert alice.call("DELETE", path).status_code == 200
         assert status() == 401

@@ -19,13 +19,14 @@ NOT_NEEDED = shutil.ignore_patterns(
 TOGETHER = {
     "docs": ["docs", "mcp"],  # the MCP server serves the documentation
     "account_page": ["account_page", "oidc"],  # which sets the page's cookie
-    "commands": ["commands", "oidc"],  # which adds two
+    "commands": ["commands", "audit_command", "oidc"],  # which find keys and users
 }
+SHARED = ("extras/__init__.py", "extras/operator.py")  # they register nothing
 MENTION = r"^    {0}(,|\.register\(app\))(  #.*)?\n"  # a line of its own
 EXTRAS = sorted(
     part.removeprefix("extras/").removesuffix(".py")
     for part in reading.parts()
-    if part.startswith("extras/") and not part.endswith("__init__.py")
+    if part.startswith("extras/") and part not in SHARED
 )
 # From sign-in to the revoked key, with nothing of ours but the core.
 STORY = f"""

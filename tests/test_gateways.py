@@ -19,7 +19,7 @@ from servers import ROOT, Server, free_port, prepared, program, wait_for
 
 pytestmark = pytest.mark.live
 FILES = ROOT / "deploy/gateway"
-IDENTITY = ["X-User-Id", "X-User-Name", "X-Key-Id", "X-Key-Scopes"]
+IDENTITY = ["X-User-Id", "X-User-Name", "X-Key-Id", "X-Key-Scopes", "X-Key-Expires-At"]
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -243,6 +243,7 @@ def test_a_good_key_arrives_as_an_identity_and_its_token_does_not(gateway, alice
         )
         arrived = {name.lower(): value for name, value in told["headers"]}
         who = [key["user_id"], "alice", key["id"], "read write"]
+        who.append(f"{key['expires_at'][:19]}Z")
         assert [arrived[name.lower()] for name in IDENTITY] == who
         assert "authorization" not in arrived and key["token"] not in answer.text
     assert gateway.head("/", headers=bearer(key)).status_code == 200
@@ -275,7 +276,7 @@ def test_what_a_client_calls_itself_never_arrives(gateway, alice, forged):
         (name.lower(), value.lower()) for name, value in answer.json()["headers"]
     ]
     names = [name for name, _ in arrived]
-    assert [names.count(name.lower()) for name in IDENTITY] == [1] * 4
+    assert [names.count(name.lower()) for name in IDENTITY] == [1] * len(IDENTITY)
     assert not any("x-" in value for name, value in arrived if name == "connection")
 
 

@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
 ]
+ORVAL = ["orval@8.38.0", "zod@4.6.7", "typescript@7.0.2"]
 TYPESCRIPT = ["openapi-typescript@7.13.0", "openapi-fetch@0.17.0", "typescript@5.9.3"]
 
 
@@ -187,3 +188,88 @@ def test_openapi_typescript(url, app, document, tmp_path, pytestconfig):
         "trail": ["generated"],
         "count": 1,
     }
+
+
+ORVAL_CONFIG = """
+const [input, baseUrl] = ["openapi.json", URL];
+export default {
+  zod: { input, output: { client: "zod", target: "zod.ts" } },
+  client: { input, output: { client: "fetch", target: "client.ts", baseUrl } },
+};
+"""
+CHECKED = """
+import * as api from "./client.ts";
+import * as zod from "./zod.ts";
+
+declare const process: { argv: string[] };
+const [password] = process.argv.slice(2) as [string];
+const used: string[] = [];
+
+type Answer = { status: number; data: unknown };
+type Schema = { parse(value: unknown): unknown };
+
+/** Awaits the call; raises unless it has this status and an answer as documented. */
+async function check<A extends Answer, S extends A["status"]>(
+  call: Promise<A>,
+  status: S,
+  schema: Schema,
+): Promise<Extract<A, { status: S }>> {
+  const answer = await call;
+  if (answer.status !== status) throw new Error(JSON.stringify(answer));
+  schema.parse(answer.data);
+  used.push(String(status));
+  return answer as Extract<A, { status: S }>;
+}
+const authorized = (Authorization: string) => ({ headers: { Authorization } });
+
+const who = zod.LoginBody.parse({ username: "alice", password });
+const login = await check(api.login(who), 200, zod.LoginResponse);
+const session = authorized(`Bearer ${login.data.data.token}`);
+await check(api.me(session), 200, zod.MeResponse);
+
+const wanted = zod.CreateKeyBody.parse({ name: "orval", mode: "write", password });
+const made = await check(api.createKey(wanted, session), 201, zod.CreateKeyResponse);
+const brief = { name: "brief", mode: "read", password, expires_in_days: 7 } as const;
+const other = await check(api.createKey(brief, session), 201, zod.CreateKeyResponse);
+const page = zod.ListKeysQueryParams.parse({ page_size: 100 });
+await check(api.listKeys(page, session), 200, zod.ListKeysResponse);
+
+const { id, key_public, token } = made.data.data;
+const gateway = authorized(`Bearer ${token}`);
+await check(api.verify({ scope: "write" }, gateway), 200, zod.VerifyResponse);
+const client = authorized(`Basic ${btoa(`${key_public}:${token}`)}`);
+const form = zod.IntrospectBody.parse({ token: other.data.data.token });
+await check(api.introspect(form, client), 200, zod.IntrospectResponse);
+await check(api.revoke(form), 200, zod.RevokeResponse);
+await check(api.introspect(form, client), 200, zod.IntrospectResponse);
+await check(api.metadata(), 200, zod.MetadataResponse);
+await check(api.healthz(), 200, zod.HealthzResponse);
+
+await check(api.revokeKey(id, session), 200, zod.RevokeKeyResponse);
+const asked = { event: "revoked", api_key_id: id } as const;
+await check(api.listAuditEvents(asked, session), 200, zod.ListAuditEventsResponse);
+await check(api.revokeAllKeys(session), 200, zod.RevokeAllKeysResponse);
+await check(api.logout(session), 200, zod.LogoutResponse);
+console.log(JSON.stringify(used));
+"""
+
+
+@pytest.mark.long
+def test_orval_and_its_zod_schemas_take_every_answer(
+    url, app, document, tmp_path, pytestconfig
+):
+    modules = npm.installed(pytestconfig, *ORVAL)
+    (tmp_path / "node_modules").symlink_to(modules)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "orval.config.mjs").write_text(ORVAL_CONFIG.replace("URL", repr(url)))
+    (tmp_path / "client.mts").write_text(CHECKED)
+    made = npm.node(modules / "orval/dist/bin/orval.mjs", cwd=tmp_path)
+    assert made.returncode == 0, made.stdout.decode()
+    options = ["--strict", "--noEmit", "--target", "es2022", "--module", "nodenext"]
+    options += ["--allowImportingTsExtensions", "--lib", "es2023,dom,dom.iterable"]
+    compiler = modules / "typescript/bin/tsc"
+    checked = npm.node(compiler, *options, "client.mts", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout.decode()
+    used = npm.node("client.mts", PASSWORD, cwd=tmp_path)
+    assert used.returncode == 0, used.stderr.decode()
+    assert len(json.loads(used.stdout)) == 15

@@ -29,6 +29,7 @@ SESSION_ONLY = "Interactive-session only — cannot be called with an API key."
 WHO = {
     "login": "Anyone may call it",
     "verify": "Called with the API key to verify",
+    "metrics": "Called with any API key",
     "healthz": "Anyone may call it",
     "introspect": "The caller authenticates with an API key of its own",
     "revoke": "Anyone may call it",
@@ -80,7 +81,7 @@ def examples(follow):
     """The values of a response's examples."""
 
     def get(told):
-        media = told["content"]["application/json"]
+        [media] = told["content"].values()
         return [follow(each)["value"] for each in media["examples"].values()]
 
     return get
@@ -179,6 +180,11 @@ def introspect(http, key, **form):
     return http.post("/oauth/introspect", auth=pair, data=form)
 
 
+def change_password(person, password, new_password=PASSWORD):
+    passwords = {"password": password, "new_password": new_password}
+    return person.call("POST", "/api/me/password", json=passwords)
+
+
 def test_the_examples_are_what_is_answered(response, examples, fits, alice, bob):
     key = alice.key()
     alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
@@ -188,6 +194,7 @@ def test_the_examples_are_what_is_answered(response, examples, fits, alice, bob)
         "me": alice.call("GET", "/api/me"),
         "list-keys": alice.call("GET", "/api/me/api-keys"),
         "create-key": alice.create(),
+        "change-password": change_password(alice, PASSWORD),
         "revoke-key": alice.call("DELETE", f"/api/me/api-keys/{key['id']}"),
         "revoke-all-keys": alice.call("DELETE", "/api/me/api-keys"),
         "list-audit-events": alice.call("GET", "/api/me/api-keys/audit"),
@@ -282,6 +289,7 @@ def test_a_refusal_is_what_the_document_says(
     token = {"data": {"token": "x" * 20_000}}
     sessions = {
         "logout": ("POST", "/api/auth/logout"),
+        "change-password": ("POST", "/api/me/password"),
         "me": ("GET", "/api/me"),
         "list-keys": ("GET", path),
         "create-key": ("POST", path),
@@ -291,6 +299,7 @@ def test_a_refusal_is_what_the_document_says(
     }
     full = [bob.create() for _ in range(6)][-1]
     no_password = {"name": "script", "mode": "read"}
+    no_old = {"new_password": PASSWORD}
     sent = [
         ("login", alice.http.post("/api/auth/login", json={"username": "alice"})),
         ("login", alice.http.post("/api/auth/login", data="{}")),
@@ -303,12 +312,18 @@ def test_a_refusal_is_what_the_document_says(
         ("create-key", alice.call("POST", path, data="{}")),
         ("create-key", alice.create(password="wrong")),
         ("create-key", full),
+        ("change-password", alice.call("POST", "/api/me/password", json=no_old)),
+        ("change-password", change_password(alice, "wrong")),
+        ("change-password", change_password(alice, PASSWORD, "short")),
+        ("change-password", alice.call("POST", "/api/me/password", **wide)),
+        ("change-password", alice.call("POST", "/api/me/password", data="{}")),
         ("create-key", sign_in_again),
         ("revoke-key", alice.call("DELETE", f"{path}/{lost}")),
         ("introspect", introspect(alice.http, key)),
         ("introspect", alice.http.post("/oauth/introspect", data={"token": "x"})),
         ("introspect", alice.http.post("/oauth/introspect", **token)),
         ("introspect", alice.http.post("/oauth/introspect", **packed)),
+        ("metrics", alice.http.get("/metrics")),
         ("revoke", alice.http.post("/oauth/revoke", data={"token": ""})),
         ("revoke", alice.http.post("/oauth/revoke", **token)),
         ("revoke", alice.http.post("/oauth/revoke", **packed)),
@@ -319,6 +334,7 @@ def test_a_refusal_is_what_the_document_says(
     monkeypatch.setitem(app.config, "LATCHKEY_LOGIN_FAILURES", 1)
     sent.append(("login", log_in(alice.http, "alice", "wrong")))
     sent.append(("create-key", alice.create(password="wrong")))
+    sent.append(("change-password", change_password(alice, "wrong")))
     seen = {documented(name, answer) for name, answer in sent}
     for name, made in operations.items():
         for status in map(int, made["responses"]):
@@ -348,10 +364,11 @@ def test_every_operation_says_503_as_documented_when_the_database_does_not_answe
     monkeypatch.setattr("sqlalchemy.pool.QueuePool.connect", hang)
     monkeypatch.setattr(Verifier, "first_row", hang)
     for name in operations.keys() - {"metadata"}:  # which asks no database
-        made, token = operations[name], key if name == "verify" else alice.token
+        made = operations[name]
+        token = key if name in ("verify", "metrics") else alice.token
         sent = {"headers": {"Authorization": f"Bearer {token}"}}
         sent |= special.get(name, {})
-        if name in ("login", "create-key"):
+        if name in ("login", "create-key", "change-password"):
             sent["json"] = made["requestBody"]["content"]["application/json"]["example"]
         answer = alice.http.open(made["path"], method=made["method"], **sent)
         assert answer.status_code == 503, name
@@ -445,4 +462,4 @@ def test_schemathesis_finds_nothing(serve, tmp_path):
     )
     assert run.returncode == 0, run.stdout
     assert "No issues found" in run.stdout
-    assert "Tested: 13" in run.stdout
+    assert "Tested: 14" in run.stdout

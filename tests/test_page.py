@@ -14,6 +14,10 @@ from conftest import PASSWORD
 from playwright.sync_api import expect, sync_playwright
 from servers import ROOT, Server, first_of, program
 
+from extras.audit_trail import EVENTS
+from models.database import db
+from models.user import User
+
 pytestmark = [
     pytest.mark.live,
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
@@ -185,7 +189,7 @@ def test_a_key_from_its_creation_to_its_end(page, server):
     expect(page.locator("#empty")).to_be_visible()
     page.get_by_text("Revoked and expired (1)").click()
     expect(page.locator("#ended")).to_contain_text("revoked just now")
-    expect(page.locator("#ended button")).to_have_count(0)
+    expect(page.locator("#ended tbody button")).to_have_count(0)
     for text in ("used after it was revoked · GET /verify", "Revoked", "Key created"):
         expect(page.locator("#audit")).to_contain_text(text)
 
@@ -481,7 +485,7 @@ def test_the_activity_is_filtered_and_paged(page, app, server, sql):
     expect(rows.first).to_contain_text("second")
     page.get_by_role("button", name="Older").click()
     expect(place).to_have_text("Page 2 of 2")
-    expect(rows).to_have_count(3)
+    expect(rows).to_have_count(4)  # she signed in first
     expect(rows.first).to_contain_text("Wrong password")
     expect(page.get_by_role("button", name="Older")).to_be_disabled()
     page.get_by_label("Event").select_option("Key created")
@@ -526,7 +530,7 @@ def test_old_and_ending_keys(page, sql):
     expect(row(page, "ending").locator(".soon")).to_have_text("in 5 days")
     expect(row(page, "used")).to_contain_text("2 hours ago")
     expect(row(page, "used")).to_contain_text("from 2001:db8::1")
-    expect(row(page, "used").locator(".soon")).to_be_empty()
+    expect(row(page, "used").locator(".soon")).to_have_count(0)
     expect(row(page, "expired")).to_have_count(0)
     page.get_by_text("Revoked and expired (1)").click()
     expect(page.locator("#ended tbody tr")).to_contain_text("expired 3 days ago")
@@ -541,7 +545,7 @@ def test_without_an_address_the_page_names_none(page, sql):
     page.reload()
     settle(page)
     cells = row(page, "backup").locator("td")
-    expect(cells.nth(1)).to_have_text("2 hours ago")
+    expect(cells.nth(2)).to_have_text(re.compile(r"^2 hours ago \(.+\)$"))
     expect(page.locator("#audit tbody tr").first.locator("td").last).to_be_empty()
     page.get_by_role("button", name="Revoke backup").click()
     expect(page.locator("#revoke li small")).to_have_text("Last used 2 hours ago")
@@ -594,7 +598,7 @@ def test_the_keyboard_is_enough(tab, server):
     expect(row(page, "typed")).to_contain_text("Read and write")
     expect(page.get_by_role("heading", name="API keys")).to_be_focused()
     assert verify(server, token) == 200
-    press("Tab", "Tab", "Tab")  # past revoke all and create
+    press("Tab", "Tab", "Tab", "Tab", "Tab")  # past both buttons and two of sorting
     expect(page.get_by_role("button", name="Revoke typed")).to_be_focused()
     press("Enter", "Escape")
     expect(page.get_by_role("button", name="Revoke typed")).to_be_focused()
@@ -642,9 +646,20 @@ def test_nobody_is_shut_out(tab, tmp_path, scheme, width):
     create(page, "ending", days="3")
     revoke(page, "ending")
     expect(page.locator("#done")).not_to_be_empty()
+    create(page, "next", days="5")
     page.reload()
     page.locator("summary").click()
+    page.locator("#active").get_by_role("button", name="Expires").click()
+    ended = page.locator("#ended tbody code").inner_text()
+    page.get_by_label("A key that you found").fill(ended)
+    expect(page.locator("#which-answer")).to_contain_text("It is not active")
+    expect(page.locator("#expiring")).not_to_be_empty()
     check("keys")
+    page.get_by_role("button", name="Change password").click()
+    fill_in_passwords(page, "", "short")
+    expect(page.locator("#password .error:not(:empty)")).to_have_count(2)
+    check("password")
+    page.locator("#password .cancel").click()
     fill_in(page, "", days="0")
     expect(page.locator("#create .error:not(:empty)")).to_have_count(2)
     check("create")
@@ -664,6 +679,331 @@ def test_nobody_is_shut_out(tab, tmp_path, scheme, width):
     page.locator("#revoke .cancel").click()
     expect(page.locator("#notice")).to_be_visible()
     check("notice")
+    page.goto("/nowhere")
+    check("not found")
+
+
+# --- which key is which ---------------------------------------------------------------
+
+
+def test_a_time_is_exact_on_hover_and_for_screen_readers(page, sql):
+    create(page)
+    created = "created_at = '2026-03-03 14:05:09.000000'"
+    sql(f"UPDATE api_keys SET {created}, last_used_at = datetime('now', '-2 hours')")
+    page.reload()
+    time = row(page, "backup").locator("time").first
+    expect(time).to_have_attribute("datetime", "2026-03-03T14:05:09.000000Z")
+    exact = re.compile(r"^3 Mar 2026, \d\d:05:09 ")
+    expect(time).to_have_attribute("title", exact)
+    expect(time).to_have_text(re.compile(r"^3 Mar 2026 \(3 Mar 2026, \d\d:05:09 .+\)$"))
+    expect(time.locator("+ small")).to_have_text(re.compile(r"^[\d,]+ days ago$"))
+    used = row(page, "backup").locator("td").nth(2).locator("time")
+    expect(used).to_have_text(re.compile(r"^2 hours ago \(.+\d\d:\d\d:\d\d .+\)$"))
+    happened = page.locator("#audit tbody time").first
+    expect(happened).to_have_attribute("title", re.compile(r"\d\d:\d\d:\d\d"))
+    expect(happened.locator("+ small")).to_have_text("just now")
+
+
+def test_the_keys_are_sorted_by_expiry_and_by_last_use(page, sql):
+    for name, days in (("lima", "30"), ("kilo", "90"), ("mike", "7")):
+        create(page, name, days=days)
+    used = "UPDATE api_keys SET last_used_at = datetime('now', :ago) WHERE name = :name"
+    sql(used, ago="-1 day", name="kilo")
+    sql(used, ago="-2 days", name="lima")
+    page.reload()
+    names, table = page.locator("#active tbody bdi"), page.locator("#active")
+    for head, order, expected in (
+        ("Expires", "none", "mike kilo lima"),  # newest first, as the server has them
+        ("Expires", "ascending", "mike lima kilo"),
+        ("Expires", "descending", "kilo lima mike"),
+        ("Last used", "descending", "kilo lima mike"),
+        ("Last used", "ascending", "mike lima kilo"),
+        ("Last used", "none", "mike kilo lima"),
+    ):
+        button = table.get_by_role("button", name=head)
+        if (head, order) != ("Expires", "none"):
+            button.click()
+        expect(button.locator("..")).to_have_attribute("aria-sort", order)
+        expect(names).to_have_text(expected.split())
+    expect(page.locator("#active [aria-sort=none]")).to_have_count(2)
+    page.locator("#active").get_by_role("button", name="Expires").focus()
+    page.keyboard.press("Enter")
+    expect(names).to_have_text(["mike", "lima", "kilo"])
+    revoke(page, "lima")  # and it stays sorted
+    expect(row(page, "lima")).to_contain_text("revoked just now")
+    expect(names).to_have_text(["mike", "lima", "kilo"])
+    expect(page.locator("#revoke")).to_be_hidden()
+
+
+MANY = """INSERT INTO api_keys
+    (id, user_id, name, key_public, digest, mode, created_at, expires_at, revoked_at)
+    SELECT :public, id, :name, :public, :digest, 'read', :time, :time, :time
+    FROM users WHERE username = 'alice'"""
+
+
+def test_an_active_key_is_in_sight_behind_more_than_a_page_of_others(page, sql):
+    """And each of them can be found: the page loads them all."""
+    create(page, "still active")
+    for n in range(150):
+        public = f"{n:012}"
+        time = f"2099-01-01 00:00:{n % 60:02}.000000"
+        sql(MANY, public=public, digest=bytes([n]), name=f"old {n}", time=time)
+    page.reload()
+    expect(row(page, "still active")).to_be_visible()
+    expect(page.locator("#ended-keys summary")).to_have_text(
+        "Revoked and expired (150)"
+    )
+    page.get_by_label("A key that you found").fill("000000000149")
+    expect(page.locator("#which-answer")).to_contain_text("“old 149”")
+    expect(page.locator("[data-found]")).to_be_visible()
+
+
+def test_keys_that_expire_within_14_days_are_told_on_top(page, sql):
+    expiring = page.locator("#expiring")
+    create(page, "later", days="30")
+    expect(expiring).to_be_hidden()
+    create(page, "this week", days="5")
+    expect(expiring).to_have_text(
+        "“this week” expires in 5 days. Create a new key to take its place in time."
+    )
+    create(page, "next week", days="13")
+    expect(expiring).to_contain_text("2 keys expire within 14 days. The first: “this")
+    for name in ("this week", "next week"):
+        revoke(page, name)
+        expect(row(page, name)).to_contain_text("revoked just now")
+    expect(expiring).to_be_hidden()
+    sql("UPDATE api_keys SET expires_at = datetime('now', '+13.9 days')")
+    page.reload()
+    expect(expiring).to_contain_text("“later” expires in 14 days.")
+    sql("UPDATE api_keys SET expires_at = datetime('now', '+14.1 days')")
+    page.reload()
+    expect(row(page, "later")).to_be_visible()
+    expect(expiring).to_be_hidden()
+
+
+def test_which_key_it_is_is_told_without_sending_anything(page, app, sql):
+    tokens = {name: create(page, name) for name in ("good", "revoked", "expired")}
+    revoke(page, "revoked")
+    expect(row(page, "revoked")).to_contain_text("revoked just now")
+    sql("UPDATE api_keys SET expires_at = datetime('now', '-3 days') "
+        "WHERE name = 'expired'")  # fmt: skip
+    page.reload()
+    settle(page)
+    sent = []
+    page.context.on("request", lambda request: sent.append(request.url))
+    field, answer = (
+        page.get_by_label("A key that you found"),
+        page.locator("#which-answer"),
+    )
+    found, states = (
+        page.locator("[data-found] bdi"),
+        {
+            "good": "It is active, and expires in 90 days.",
+            "revoked": "It is not active: it was revoked just now.",
+            "expired": "It is not active: it expired 3 days ago.",
+        },
+    )
+    expect(page.locator("#ended-keys")).not_to_have_attribute("open", "")
+    for name, token in tokens.items():
+        public = token.split("_")[1]
+        for pasted in (
+            token,
+            f" Authorization: Bearer {token}\n",
+            f"'{token}'",
+            token[:20],
+            f"lk_{public}…",
+            f"lk_{public}",
+            f"{public}...",
+            public[:6],
+        ):
+            field.fill(pasted)
+            expect(answer).to_have_text(
+                f"By its beginning this is “{name}”. {states[name]}"
+            )
+            expect(found).to_have_text([name])
+            expect(found).to_be_visible()
+            assert token.rpartition("_")[2][:5] not in page.evaluate(LEFT)
+    for pasted, said in {
+        "lk_": "",
+        "lk_abc": "",
+        "lk_" + "0" * 12: "None of your keys begins like this.",
+        "lks_" + "0" * 12: "This is the token of a session, not a key.",
+        "nonsense!": "None of your keys begins like this.",
+    }.items():
+        field.fill(pasted)
+        expect(answer).to_have_text(said)
+        expect(found).to_have_count(0)
+    field.focus()
+    page.keyboard.press("Enter")
+    settle(page)
+    assert sent == [] and page.url.endswith("/")
+    field.fill(tokens["good"])
+    page.goto("/static/account/icon.svg")
+    page.go_back()
+    expect(field).to_have_value("")
+
+
+def test_revoke_all_says_how_many(page):
+    for name in ("one", "two", "three"):
+        create(page, name)
+    page.get_by_role("button", name="Revoke all (3)").click()
+    expect(page.locator("#revoke h2")).to_have_text("Revoke all 3 active keys?")
+    expect(page.locator("#revoke .solid")).to_have_text("Revoke 3 keys")
+    page.locator("#revoke .cancel").click()
+    revoke(page, "one")
+    expect(page.get_by_role("button", name="Revoke all (2)")).to_be_visible()
+    revoke(page, "two")
+    page.get_by_role("button", name="Revoke all (1)").click()
+    expect(page.locator("#revoke h2")).to_have_text("Revoke “three”?")
+    expect(page.locator("#revoke .solid")).to_have_text("Revoke")
+
+
+# --- what happened --------------------------------------------------------------------
+
+
+def test_every_event_has_words(page, database_url):
+    options = page.locator("#filter [name=event] option").all()
+    words = {option.get_attribute("value"): option.inner_text() for option in options}
+    assert words.keys() == {"", *EVENTS}
+    assert all("_" not in text for text in words.values())
+
+
+def test_a_sign_in_and_a_refusal_for_the_scope_are_told(page, server):
+    token = create(page)
+    httpx.post(
+        f"{server.url}/verify?scope=write", headers={"Authorization": f"Bearer {token}"}
+    )
+    page.reload()
+    rows = page.locator("#audit tbody tr")
+    expect(rows.first).to_contain_text("Key refused")
+    expect(rows.first).to_contain_text("used for what it may not do · POST /verify")
+    expect(rows.last).to_contain_text("Signed in")
+    expect(rows.last).to_contain_text("with the password")
+    expect(rows.last).to_contain_text("127.0.0.1")
+
+
+def test_the_activity_is_filtered_by_day_in_the_browser_s_time_zone(tab, sql):
+    page = tab(timezone_id="America/New_York")
+    sign_in(page)
+    expect(page.locator("#who")).to_have_text("alice")
+    settle(page)
+    for time in ("2025-07-02 03:59:59", "2025-07-02 04:00:00", "2025-07-04 03:59:59"):
+        sql(
+            "INSERT INTO audit_events (created_at, event, user_id, ip, method, path) "
+            "SELECT :time, 'created', id, '192.0.2.1', 'POST', '/' "
+            "FROM users WHERE username = 'alice'",
+            time=f"{time}.000000",
+        )
+    rows = page.locator("#audit tbody tr")
+    page.get_by_label("Last day").fill("2025-07-03")
+    expect(rows).to_have_count(3)
+    page.get_by_label("First day").fill("2025-07-02")
+    expect(rows).to_have_count(2)
+    expect(rows.last).to_contain_text("2 Jul 2025, 00:00:00 GMT-4")
+    page.get_by_label("Last day").fill("2025-07-02")
+    expect(rows).to_have_count(1)
+    page.get_by_label("First day").fill("2025-07-03")
+    expect(page.locator(".pages span")).to_have_text("Nothing found.")
+    for label in ("First day", "Last day"):
+        page.get_by_label(label).fill("")
+    expect(rows).to_have_count(4)
+
+
+# --- the password ---------------------------------------------------------------------
+
+
+def fill_in_passwords(page, current, new, repeated=None):
+    page.get_by_label("Current password").fill(current)
+    page.get_by_label("New password", exact=True).fill(new)
+    page.get_by_label("New password again").fill(new if repeated is None else repeated)
+    page.keyboard.press("Enter")
+
+
+@pytest.fixture
+def known_password(app):
+    yield
+    with app.app_context():
+        User.by_name("alice").set_password(PASSWORD)
+        db.session.commit()
+
+
+def test_the_password_is_changed_and_other_sessions_end(
+    page, tab, server, known_password
+):
+    token, other = create(page), tab()
+    sign_in(other)
+    expect(other.locator("#who")).to_have_text("alice")
+    page.get_by_role("button", name="Change password").click()
+    expect(page.get_by_label("Current password")).to_be_focused()
+    said = {
+        n: page.locator(f"#password-{n}-error")
+        for n in ("password", "new_password", "repeated")
+    }
+    fill_in_passwords(page, PASSWORD, "new password", "new passwort")
+    expect(said["repeated"]).to_have_text("This is not the same as above.")
+    fill_in_passwords(page, PASSWORD, "short")
+    expect(said["new_password"]).to_have_text("Use at least 8 characters.")
+    expect(said["repeated"]).to_be_empty()
+    fill_in_passwords(page, PASSWORD, "x" * 73)
+    expect(said["new_password"]).to_have_text("This is too long.")
+    fill_in_passwords(page, "wrong", "new password")
+    expect(said["password"]).to_have_text("This is not your password.")
+    expect(page.get_by_label("Current password")).to_be_focused()
+    fill_in_passwords(page, PASSWORD, "new password")
+    expect(page.locator("#done")).to_contain_text("Your password is changed.")
+    expect(page.locator("#password")).to_be_hidden()
+    expect(page.get_by_role("heading", name="API keys")).to_be_focused()
+    expect(page.locator("#audit tbody tr").first).to_contain_text("Password changed")
+    left = page.evaluate(LEFT)
+    assert PASSWORD not in left and "new password" not in left
+    assert verify(server, token) == 200
+    other.reload()
+    expect(other.locator("#why")).to_contain_text("Your session ended.")
+    sign_in(other)
+    expect(other.locator("#sign-in [role=alert]")).to_contain_text("password is wrong")
+    sign_in(other, password="new password")
+    expect(other.locator("#who")).to_have_text("alice")
+    page.reload()
+    expect(page.locator("#who")).to_have_text("alice")
+
+
+WITHOUT = """
+import extras.password
+extras.password.register = lambda app: None
+from app import create_app
+app = create_app()
+"""
+
+
+def test_without_the_extra_the_page_offers_no_change(
+    tab, server, database_url, tmp_path
+):
+    (tmp_path / "without_password.py").write_text(WITHOUT)
+    other = Server(
+        database_url,
+        tmp_path / "log",
+        application="without_password:app",
+        PYTHONPATH=str(tmp_path),
+    )
+    page = tab(other.url)
+    sign_in(page)
+    create(page)
+    assert "assword" not in page.locator("header").inner_text()
+    assert page.locator("#change-password, #password").count() == 0
+    other.stop()
+
+
+# --- elsewhere ------------------------------------------------------------------------
+
+
+def test_an_address_without_a_page_has_a_way_back(tab):
+    page = tab("/keys/of/mine")
+    expect(page.get_by_role("heading")).to_have_text("Page not found")
+    page.get_by_role("link", name="Go to your keys").click()
+    expect(page.locator("#sign-in")).to_be_visible()
+    page.goto("/docs/nothing")
+    page.get_by_role("link", name="read the docs").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("API reference")
 
 
 def test_the_page_is_small(database_url):

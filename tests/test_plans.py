@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from conftest import Person, crowd
 from flask.cli import FlaskGroup
-from servers import prepared
+from servers import PASSWORD, prepared
 
 from models.database import db, utcnow
 from models.key_row import READ_KEY, KeyRow
@@ -57,7 +57,8 @@ def scans(step):
 def run_everything(app, alice, flask):
     one, two, three = (alice.key() for _ in range(3))
     keys = "/api/me/api-keys"
-    for path in (keys, f"{keys}/audit", f"{keys}/audit?event=created"):
+    trail, dates = f"{keys}/audit", "since=2026-01-01&until=2099-01-01"
+    for path in (keys, trail, f"{trail}?event=created", f"{trail}?{dates}"):
         assert alice.call("GET", path).status_code == 200
     assert (
         alice.call("GET", f"{keys}/audit?api_key_id={one['id']}&page=2").status_code
@@ -73,13 +74,21 @@ def run_everything(app, alice, flask):
         "/oauth/introspect", data={**known, "client_id": three["key_public"]}
     )
     assert asked.json["active"]
+    bearer = {"Authorization": f"Bearer {three['token']}"}
+    assert alice.http.get("/metrics", headers=bearer).status_code == 200
     assert alice.call("DELETE", keys).json["data"] == {"revoked": 1}
     assert (
         flask("keys", "revoke", "--token-stdin", stdin=three["token"])
         == "was revoked already\n"
     )
     assert flask("keys", "revoke", three["id"]) == "was revoked already\n"
-    assert three["id"] in flask("keys", "list", "--user", "alice")
+    assert three["key_public"] in flask("keys", "list", "--user", "alice")
+    assert flask("keys", "list", "--user", "alice", "--expiring", "1").count("\n") == 1
+    trail = flask("audit", "--user", "alice", "--key", three["key_public"])
+    assert trail.count("revoked") == 1
+    passwords = {"password": PASSWORD, "new_password": PASSWORD}
+    changed = alice.call("POST", "/api/me/password", json=passwords)
+    assert changed.status_code == 200
     assert alice.call("POST", "/api/auth/logout").status_code == 200
     assert "suspended" in flask("users", "suspend", "alice")
     assert flask("prune", "--days", "400").startswith("pruned 0 sessions")

@@ -205,6 +205,10 @@ def test_everybody_can_read_it(url, browser, scheme, width):
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 390:
+        page.get_by_role("button", name="Operations").click()
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
     assert complaints == []
     context.close()
 
@@ -228,4 +232,37 @@ def test_one_click_copies_and_without_javascript_it_reads_the_same(url, browser)
     assert page.locator(".copier:visible").count() == 0
     page.locator("summary", has_text="Add the MCP server").click()
     assert page.locator("#mcp-url").is_visible()
+    context.close()
+
+
+@ONE_DATABASE
+@pytest.mark.parametrize("javascript", [True, False])
+def test_on_a_phone_the_operations_are_behind_a_button(url, browser, javascript):
+    from playwright.sync_api import expect
+
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, java_script_enabled=javascript
+    )
+    page = context.new_page()
+    page.goto(f"{url}/docs/create-key")
+    operations = page.get_by_role("navigation", name="Operations")
+    button = page.get_by_role("button", name="Operations")
+    expect(operations).to_be_hidden()
+    button.press("Enter")
+    expect(operations).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(operations).to_be_hidden()
+    expect(button).to_be_focused()
+    button.click()
+    page.get_by_role("button", name="Close").click()
+    expect(operations).to_be_hidden()
+    button.click()
+    current = operations.locator("[aria-current=page]")
+    expect(current).to_contain_text("Create an API key")
+    operations.get_by_role("link", name="Revoke an API key").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Revoke an API key")
+    expect(operations).to_be_hidden()
+    page.set_viewport_size({"width": 1280, "height": 844})
+    expect(operations).to_be_visible()
+    expect(page.get_by_role("button", name="Operations")).to_be_hidden()
     context.close()

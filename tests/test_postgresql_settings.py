@@ -157,8 +157,8 @@ def commands_work(app):
     group = FlaskGroup(create_app=lambda: app, name="flask")
     for words, stdin, said in [
         ("users add dave --password-stdin", "password-123\n", "dave: user added"),
-        ("users list", "", f"alice\t.*\tactive\t{datetime.now(UTC):%Y-%m-%d}"),
-        ("keys list", "", "alice\t.*\trevoked"),
+        ("users list", "", rf"alice +- +{datetime.now(UTC):%Y-%m-%dT}"),
+        ("keys list", "", "alice +read +revoked"),
         ("users suspend bob", "", "bob: user suspended"),
         ("prune", "", "pruned 0 sessions"),
     ]:

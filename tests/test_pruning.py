@@ -20,7 +20,7 @@ from servers import ROOT, first_of
 from sqlalchemy import event
 
 from bench.setup import FILL, insert
-from extras.commands import prune
+from extras.maintenance import prune
 from models.api_key import ApiKey
 from models.audit_event import Origin
 from models.database import db
@@ -156,6 +156,23 @@ def test_what_was_cut_short_stays_done_and_is_written_down(
     rows = sql("SELECT reason FROM audit_events WHERE event = 'pruned' ORDER BY id")
     assert len(rows) == 2
     assert f"25 {IN_WORDS[table]}" in rows[1][0]
+
+
+@pytest.mark.parametrize("table", OLD)
+def test_a_dry_run_counts_what_would_go_and_deletes_nothing(
+    app, flask, left, sql, table
+):
+    fill(app, table, 45)
+    before = {name: left(name) for name in OLD}
+    told = flask("prune", "--dry-run", "--days", "30")
+    assert told.exit_code == 0
+    assert told.output.startswith("would prune ")
+    assert f"45 {IN_WORDS[table]}" in told.output
+    assert {name: left(name) for name in OLD} == before
+    assert sql("SELECT count(*) FROM audit_events WHERE event = 'pruned'") == [(0,)]
+    assert flask("prune", "--days", "30").output == told.output.removeprefix(
+        "would "
+    ).replace("prune", "pruned", 1)
 
 
 def test_with_nothing_to_prune_it_says_so_at_once(flask, pause, sql):

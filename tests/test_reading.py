@@ -17,7 +17,7 @@ TOKENS = {  # any other extra: 1,000
     "extras/commands": 1_600,
     "extras/oidc": 3_050,
 }
-WHOLE = 14_000
+WHOLE = 21_000
 TINY = 30  # tokens of a file whose density says nothing
 
 
@@ -122,7 +122,9 @@ MAY_IMPORT = {  # of ours: app → extras → routes → auth, json_api → mode
     "config": set(),
     "gunicorn.conf": {"config"},
 }
+SHARED = "extras/operator.py"  # by several extras; it registers nothing
 NEEDS = {  # of the extras: what goes with it
+    "extras/audit_command.py": {"extras/commands"},
     "extras/mcp": {"extras/docs"},
     "extras/oidc": {"extras/account_page", "extras/commands"},
 }
@@ -148,7 +150,8 @@ def test_imports_point_one_way(name):
 @pytest.mark.parametrize("part", [part for part in PARTS if part != "core"])
 def test_an_extra_needs_no_other(part):
     others = {module_of(other) for other in PARTS if other != "core"}
-    others -= {module_of(each) for each in (part, *NEEDS.get(part, ()))}
+    allowed = (part, SHARED, *NEEDS.get(part, ()))
+    others -= {module_of(each) for each in allowed}
     for name in PARTS[part]:
         for module in imported(TREES[name]):
             assert not any(f"{module}.".startswith(f"{other}.") for other in others)

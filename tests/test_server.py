@@ -506,6 +506,19 @@ def test_the_second_of_two_hosts_answers_where_the_first_is_silent(database):
         disconnect(app)
 
 
+def test_a_port_that_is_taken_is_told_with_the_names_of_the_settings():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        bind = f"127.0.0.1:{other.getsockname()[1]}"
+        command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+        environ = {**os.environ, "LATCHKEY_BIND": bind}
+        options = {"cwd": ROOT, "env": environ, "capture_output": True, "text": True}
+        ran = subprocess.run(command, **options, timeout=60)
+    assert ran.returncode == 1
+    last = ran.stderr.splitlines()[-1]
+    assert last.endswith(": see LATCHKEY_BIND and PORT")
+    assert bind.partition(":")[2] in last
+
+
 BAD = {"DATABASE_URL": "mysql://x", "LATCHKEY_SESSION_HOURS": "0", "PORT": "many"}
 BAD |= {"WEB_CONCURRENCY": "0", "LATCHKEY_KEY_PREFIX": "Lk_", "LATCHKEY_BIND": "a:b"}
 

@@ -183,13 +183,16 @@ def test_nothing_or_too_little_is_refused(flask, sql, stdin):
     assert sql("SELECT count(*) FROM users") == [(3,)]
 
 
+NO_KEY = "no such key: name it by lk_ and its 12 characters, its UUID or its token"
+
+
 @pytest.mark.parametrize(
     "stdin, why",
     [
-        (b"", "no such key: this is no token"),
-        (b"\n", "no such key: this is no token"),
-        (b"lk_\0\n", "no such key: this is no token"),
-        ("lk_\u65e5\n".encode(), "no such key: this is no token"),
+        (b"", NO_KEY),
+        (b"\n", NO_KEY),
+        (b"lk_\0\n", NO_KEY),
+        ("lk_\u65e5\n".encode(), NO_KEY),
         (b"lk_\xff\n", "standard input is not UTF-8"),
         (b"\xff\xfel\0k\0_\0\n\0", "standard input is not UTF-8"),
     ],
@@ -205,8 +208,9 @@ def test_what_is_no_token_is_told_in_one_line(flask, stdin, why):
         ("users", "suspend"),
         ("users", "restore"),
         ("users", "password", "--password-stdin"),
-        ("keys", "revoke"),
+        ("keys", "revoke", "--user"),
         ("keys", "list", "--user"),
+        ("audit", "--event"),
     ],
     ids=" ".join,
 )

@@ -33,7 +33,25 @@ def test_it_works_for_any_method_and_path(alice, verify, path, method):
     assert answer.headers["X-User-Name"] == "alice"
     assert answer.headers["X-Key-Id"] == key["id"]
     assert answer.headers["X-Key-Scopes"] == "read write"
+    assert answer.headers["X-Key-Expires-At"] == f"{key['expires_at'][:19]}Z"
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "stored, told",
+    [
+        ("2099-01-02 03:04:05", "2099-01-02T03:04:05Z"),
+        ("2099-01-02 03:04:05.000000", "2099-01-02T03:04:05Z"),
+        ("2099-12-31 23:59:59.999999", "2099-12-31T23:59:59Z"),
+    ],
+)
+def test_it_says_when_the_key_expires_cut_to_the_second(
+    alice, verify, sql, stored, told
+):
+    """RFC 3339, in UTC; never later than the key does expire."""
+    token = alice.key()["token"]
+    sql("UPDATE api_keys SET expires_at = :stored", stored=stored)
+    assert verify(token).headers["X-Key-Expires-At"] == told
 
 
 def test_a_read_key_may_not_write(alice, verify):
@@ -76,6 +94,7 @@ def test_a_bad_token_is_one_opaque_401(alice, verify, modify):
         answer.headers["WWW-Authenticate"]
         == 'Bearer realm="latchkey", error="invalid_token"'
     )
+    assert not [name for name, _ in answer.headers if name.startswith("X-")]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +135,9 @@ def test_a_dead_key_is_refused_and_audited_once_a_minute(
 ):
     token = alice.key()["token"]
     sql(change)
-    assert [verify(token).status_code for _ in range(5)] == [401] * 5
+    answers = [verify(token) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [401] * 5
+    assert not [answer for answer in answers if "X-Key-Expires-At" in answer.headers]
     assert sql("SELECT reason FROM audit_events WHERE event = 'auth_failed'") == [
         (reason,)
     ]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # for the imports below, which are Latchkey's own
 
 from config import SettingsSchema  # noqa: E402
-from extras import audit_trail  # noqa: E402
+from extras import audit_trail, password  # noqa: E402
 from schemas import error, requests, resources  # noqa: E402
 
 SOURCE = ROOT / "docs/api.yaml"
@@ -30,6 +30,7 @@ Json = dict[str, Any]
 REQUESTS: list[type[Schema]] = [
     requests.LoginSchema,
     requests.NewKeySchema,
+    password.NewPasswordSchema,
     audit_trail.AuditQuerySchema,
 ]
 RESPONSES: list[type[Schema]] = [
@@ -66,6 +67,12 @@ VALIDATORS: dict[Any, Json] = {
         "format": "password",
         "minLength": 1,
         "maxLength": 72,
+    },
+    password.acceptable: {
+        "format": "password",
+        "minLength": 8,
+        "maxLength": 72,
+        "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$",
     },
     requests.expiry_allowed: {
         "minimum": 1,
@@ -109,11 +116,14 @@ def component_name(schema: type[Schema]) -> str:
 def complete(converter: object, field: fields.Field[Any], ret: Json) -> Json:
     """More JSON Schema for a field; apispec calls it for each of them."""
     keywords: Json = {}
-    if isinstance(field, fields.DateTime):
+    is_request = isinstance(field.parent, requests.RequestSchema)
+    if isinstance(field, audit_trail.Moment):
+        del ret["format"]
+        keywords["anyOf"] = [{"format": "date-time"}, {"format": "date"}]
+    elif isinstance(field, fields.DateTime):
         del ret["pattern"]
         keywords["format"] = "date-time"
-    is_request = isinstance(field.parent, requests.RequestSchema)
-    if is_request and ret["type"] == "string" and "enum" not in ret:
+    elif is_request and ret["type"] == "string" and "enum" not in ret:
         keywords["pattern"] = STORABLE
     for validator in field.validators:
         keywords.update(VALIDATORS.get(validator, {}))

@@ -1,6 +1,6 @@
 -- Asks Latchkey whose key it is: sets txn.status and, when that is 200, who it is.
 local latchkey = "http://127.0.0.1:8000/verify?scope="
-local wanted = { "x-user-id", "x-user-name", "x-key-id", "x-key-scopes" }
+local wanted = { "x-user-id", "x-user-name", "x-key-id", "x-key-scopes", "x-key-expires-at" }
 
 core.register_action("latchkey", { "http-req" }, function(txn)
     local method = txn.f:method() -- that arrived, never a header

@@ -1,4 +1,7 @@
-"""The account page at /, and its session, which a browser keeps in a cookie."""
+"""The account page at /, and its session, which a browser keeps in a cookie.
+
+Besides, the page that a browser gets where there is none.
+"""
 
 from typing import Any
 
@@ -34,14 +37,30 @@ bp.after_request(secure_page)
 def register(app: Flask) -> None:
     """Add the page, and the cookie as a place where a session's token may be."""
     app.register_blueprint(bp)
+    app.after_request(show_not_found)
     app.extensions["token_sources"].append(session_cookies)
 
 
 @bp.get("/")
 def page() -> str:
     """The same for everybody: its script asks the API for what it shows."""
-    has_docs = "docs" in current_app.blueprints
-    return render_template("account_page/index.html", has_docs=has_docs)
+    blueprints = current_app.blueprints
+    return render_template("account_page/index.html", blueprints=blueprints)
+
+
+def show_not_found(response: Response) -> Response:
+    """In place of a 404 in JSON: a page, for a browser, outside /api."""
+    in_api = f"{request.path}/".startswith("/api/")
+    if in_api or response.status_code != 404:
+        return response
+    accepted = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    if accepted == "text/html":
+        blueprints = current_app.blueprints
+        page = render_template("account_page/not_found.html", blueprints=blueprints)
+        response.set_data(page)
+        response.mimetype = "text/html"
+        secure_page(response)
+    return response
 
 
 @bp.post("/api/session")

@@ -6,31 +6,28 @@ import click
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from extras.commands.operator import OperatorGroup, origin, read_line
-from models.audit_event import AuditEvent
+from extras.operator import (
+    OperatorGroup,
+    as_json,
+    ask_password,
+    commit,
+    find_user,
+    read_line,
+    show,
+)
 from models.database import db, new_id, utcnow
 from models.session import Session
 from models.user import User, normalized
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")  # fits the headers of any proxy
 NOT_TYPED = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, half characters
-
-
-def find_user(name: str) -> User:
-    """The user of this name. Raises BadParameter."""
-    user = User.by_name(name)
-    if user is None:
-        raise click.BadParameter(f"no user named {name}")
-    return user
+TABLE = ["username", "suspended_at", "last_proof_at", "created_at", "id"]
 
 
 def set_new_password(user: User, from_stdin: bool) -> None:
     """Ask for a password, or read it from standard input. Raises BadParameter."""
     db.session.commit()  # no transaction stays open while somebody types
-    if from_stdin:
-        password = read_line()
-    else:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    password = read_line() if from_stdin else ask_password()
     if NOT_TYPED.search(password):
         raise click.BadParameter("a password has no control characters")
     if len(password) < 8:
@@ -40,15 +37,11 @@ def set_new_password(user: User, from_stdin: bool) -> None:
     user.set_password(password)
 
 
-def commit(event: str, user: User) -> None:
-    """Commit a change with its line in the audit trail, and say so."""
-    AuditEvent.record(event, origin(), user_id=user.id)
-    db.session.commit()
-    click.echo(f"{user.username}: {event.replace('_', ' ')}")
-
-
 group = OperatorGroup("users", help="Who may sign in.")
 username_argument = click.argument("username")
+user_option = click.option(
+    "--user", "username", metavar="NAME", help="Only this one's."
+)
 password_stdin = click.option(
     "--password-stdin",
     is_flag=True,
@@ -63,7 +56,9 @@ def add_user(username: str, password_stdin: bool) -> None:
     """Add a user: name of a-z, 0-9 and ._@+-, password of 8 characters to 72 bytes."""
     username = username.lower()
     if not NAME.fullmatch(username):
-        raise click.BadParameter("a name has 1 to 64 of a-z, 0-9 and ._@+-")
+        raise click.BadParameter(
+            "a name has only a-z, 0-9 and ._@+-, at most 64, and no sign comes first"
+        )
     taken = click.ClickException(f"there is a user named {username} already")
     if User.by_name(username):
         raise taken
@@ -77,12 +72,12 @@ def add_user(username: str, password_stdin: bool) -> None:
 
 
 @group.command("list")
-def list_users() -> None:
-    """Name, id, state and last sign-in of every user."""
-    for user in db.session.scalars(sa.select(User).order_by(User.username)):
-        state = "suspended" if user.suspended_at else "active"
-        last = user.last_proof_at or "never"
-        click.echo(f"{user.username}\t{user.id}\t{state}\t{last}")
+@as_json
+def list_users(as_json: bool) -> None:
+    """Users, whether they are suspended, and when they last gave their password."""
+    users = db.session.scalars(sa.select(User).order_by(User.username))
+    rows = [{name: getattr(user, name) for name in TABLE} for user in users]
+    show(rows, TABLE, as_json)
 
 
 @group.command("suspend")
@@ -90,6 +85,9 @@ def list_users() -> None:
 def suspend_user(username: str) -> None:
     """Refuse every session and key of a user, at once."""
     user = find_user(username)
+    if user.suspended_at:
+        click.echo(f"{user.username}: already suspended")
+        return
     user.suspended_at = utcnow()
     Session.end(Session.user_id == user.id)
     commit("user_suspended", user)
@@ -100,6 +98,9 @@ def suspend_user(username: str) -> None:
 def restore_user(username: str) -> None:
     """End a suspension; keys that were not revoked and have not expired work again."""
     user = find_user(username)
+    if user.suspended_at is None:
+        click.echo(f"{user.username}: not suspended")
+        return
     user.suspended_at = None
     commit("user_restored", user)
 

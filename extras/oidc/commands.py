@@ -3,8 +3,9 @@
 import click
 import sqlalchemy as sa
 
-from extras.commands.users import commit, find_user, group, username_argument
+from extras.commands.users import group, username_argument
 from extras.oidc.models import Identity
+from extras.operator import commit, find_user
 from models.database import db
 from models.session import Session
 

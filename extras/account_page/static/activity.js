@@ -2,9 +2,9 @@
 
 import { callApi } from "./api.js";
 import { attempt } from "./attempt.js";
-import { copyTemplate, find } from "./dom.js";
+import { copyTemplate, fillTime, find } from "./dom.js";
 import { publicPart } from "./key_texts.js";
-import { formatDateAndTime } from "./time.js";
+import { formatDateAndTime, formatRelative, startOfDay } from "./time.js";
 
 const PAGE_SIZE = 10;
 const REASONS = {
@@ -14,6 +14,8 @@ const REASONS = {
   revoked_by_token: "by somebody who had the token",
   user_suspended: "used while suspended",
   operator: "by an operator",
+  insufficient_scope: "used for what it may not do",
+  password: "with the password",
   oidc: "by the identity provider",
   incorrect_password: "", // the event says it
 };
@@ -25,29 +27,39 @@ let currentPage = 1;
 
 /** Load a page of the activity that the filter lets through, and show it. */
 export async function loadActivity(page = currentPage) {
-  const query = new URLSearchParams({ page, page_size: PAGE_SIZE });
-  for (const [name, value] of new FormData(filter)) {
-    if (value !== "") {
-      query.set(name, value);
-    }
-  }
+  const query = new URLSearchParams({ ...filters(), page, page_size: PAGE_SIZE });
   const { audit, pagination } = await callApi("GET", `/me/api-keys/audit?${query}`);
   currentPage = page;
   find("#audit tbody").replaceChildren(...audit.map(entryRow));
   find(".pages span").textContent =
-    audit.length > 0 ? `Page ${page} of ${pagination.total_pages}` : "Nothing yet.";
+    audit.length > 0 ? `Page ${page} of ${pagination.total_pages}` : "Nothing found.";
   newer.disabled = !pagination.has_prev;
   older.disabled = !pagination.has_next;
 }
 
+/** What the filter's fields ask for; the last day ends where the next one starts. */
+function filters() {
+  const wanted = Object.fromEntries(new FormData(filter));
+  if (wanted.since !== "") {
+    wanted.since = startOfDay(wanted.since);
+  }
+  if (wanted.until !== "") {
+    wanted.until = startOfDay(wanted.until, 1);
+  }
+  const filled = Object.entries(wanted).filter(([, value]) => value !== "");
+  return Object.fromEntries(filled);
+}
+
 function entryRow(entry) {
-  return copyTemplate("#audit-row", {
-    when: formatDateAndTime(entry.created_at),
+  const row = copyTemplate("#audit-row", {
+    ago: formatRelative(entry.created_at),
     what: eventText(entry.event),
     more: detailText(entry),
     key: entry.key_name ?? (entry.event === "revoked" ? "A session" : ""),
     from: entry.ip,
   });
+  fillTime(row, "created_at", entry.created_at, formatDateAndTime);
+  return row;
 }
 
 /** As the filter calls the event. */

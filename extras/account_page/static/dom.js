@@ -1,5 +1,7 @@
 // Short names for what the other modules do with the document.
 
+import { formatDateAndTime } from "./time.js";
+
 export function find(selector, within = document) {
   return within.querySelector(selector);
 }
@@ -20,4 +22,26 @@ export function copyTemplate(selector, texts) {
   const copy = find(selector).content.firstElementChild.cloneNode(true);
   fillSlots(copy, texts);
   return copy;
+}
+
+/**
+ * Show a time in the `<time data-time>` of this name: the text, and the exact time on
+ * hover and for screen readers. Without a time the element is removed.
+ */
+export function fillTime(element, name, time, format) {
+  const place = find(`[data-time=${name}]`, element);
+  if (time === null) {
+    place.remove();
+    return;
+  }
+  const exact = formatDateAndTime(time);
+  place.dateTime = time;
+  place.title = exact;
+  place.textContent = format(time);
+  if (place.textContent !== exact) {
+    const unseen = document.createElement("span");
+    unseen.className = "unseen";
+    unseen.textContent = ` (${exact})`;
+    place.append(unseen);
+  }
 }

@@ -1,10 +1,10 @@
 // One key, in words.
 
 import { keyPrefix } from "./settings.js";
-import { daysUntil, formatDate, formatRelative } from "./time.js";
+import { daysUntil, formatRelative } from "./time.js";
 
 const ACCESS = { read: "Read", write: "Read and write" };
-const DAYS_OF_WARNING = 14;
+export const DAYS_OF_WARNING = 14;
 
 /** The part of the token that is no secret. */
 export function publicPart(key) {
@@ -19,25 +19,23 @@ export function keyTexts(key) {
     name: key.name,
     shown: publicPart(key),
     access: ACCESS[key.mode],
-    used: used || "Never",
+    created: formatRelative(key.created_at),
+    never: used ? "" : "Never",
     from,
     use: used ? `Last used ${used} ${from}`.trim() : "Never used",
-    expires: formatDate(key.expires_at),
-    soon: expiresSoon(key) ? formatRelative(key.expires_at) : "",
-    status: statusText(key),
+    expires: key.status === "active" ? formatRelative(key.expires_at) : "",
+    status: key.status,
   };
 }
 
-function expiresSoon(key) {
-  return key.status === "active" && daysUntil(key.expires_at) < DAYS_OF_WARNING;
+/** When a key that is not active any more ended; null for an active one. */
+export function endedAt(key) {
+  if (key.status === "active") {
+    return null;
+  }
+  return key.revoked_at ?? key.expires_at;
 }
 
-function statusText(key) {
-  if (key.status === "revoked") {
-    return `revoked ${formatRelative(key.revoked_at)}`;
-  }
-  if (key.status === "expired") {
-    return `expired ${formatRelative(key.expires_at)}`;
-  }
-  return key.status;
+export function expiresSoon(key) {
+  return key.status === "active" && daysUntil(key.expires_at) < DAYS_OF_WARNING;
 }

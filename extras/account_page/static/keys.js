@@ -1,15 +1,13 @@
-// The list of the user's keys.
+// The user's keys, as the API tells them.
 
-import { loadActivity, showKeysInFilter } from "./activity.js";
+import { loadActivity } from "./activity.js";
 import { callApi } from "./api.js";
 import { attempt } from "./attempt.js";
-import { copyTemplate, find } from "./dom.js";
-import { keyTexts } from "./key_texts.js";
+import { showKeys } from "./key_list.js";
 import { clearDoubt } from "./messages.js";
-import { maxActiveKeys } from "./settings.js";
+import { setUpSort } from "./sort.js";
 import { serverNow } from "./time.js";
 
-const seenActive = new Set(); // ids: such a key stays in sight when it is revoked
 let keys = [];
 let loads = 0;
 
@@ -35,7 +33,7 @@ async function loadAll() {
   }
   keys = loaded;
   clearDoubt();
-  render();
+  showKeys(keys);
   await loadActivity();
 }
 
@@ -52,54 +50,16 @@ async function loadKeys() {
 
 /** Show these keys as revoked, before the list is loaded again. */
 export function markRevoked(ids) {
+  const now = new Date(serverNow()).toISOString();
   for (const key of keys) {
     if (ids.includes(key.id)) {
       key.status = "revoked";
-      key.revoked_at = serverNow();
+      key.revoked_at = now;
     }
   }
-  render();
+  showKeys(keys);
 }
 
-/** Show the list; the document's event "keys-changed" tells whoever shows keys too. */
-function render() {
-  const focusedId = document.activeElement.closest("tr")?.dataset.id;
-  const active = activeKeys();
-  for (const key of active) {
-    seenActive.add(key.id);
-  }
-  const seen = keys.filter((key) => seenActive.has(key.id));
-  const ended = keys.filter((key) => !seenActive.has(key.id));
-  find("#active tbody").replaceChildren(...seen.map(keyRow));
-  find("#ended tbody").replaceChildren(...ended.map(keyRow));
-  find("#ended-keys summary").textContent = `Revoked and expired (${ended.length})`;
-  find("#new-key").disabled = active.length >= maxActiveKeys;
-  find("#count").textContent = `${active.length} of ${maxActiveKeys} active keys`;
-  showKeysInFilter(keys);
-  focusRow(focusedId);
-  document.dispatchEvent(new Event("keys-changed"));
-}
-
-function keyRow(key) {
-  const row = copyTemplate("#key-row", keyTexts(key));
-  row.dataset.id = key.id;
-  row.dataset.status = key.status;
-  const button = find("button", row);
-  button.setAttribute("aria-label", `Revoke ${key.name}`);
-  if (key.status !== "active") {
-    button.remove();
-  }
-  return row;
-}
-
-export function focusRow(id) {
-  const row = find(`tr[data-id="${id}"]`);
-  if (row !== null) {
-    const target = find("button", row) ?? row;
-    target.focus();
-  }
-}
-
-export function focusHeading() {
-  find("#account h1").focus();
+export function setUpKeys() {
+  setUpSort(() => showKeys(keys));
 }

@@ -7,6 +7,8 @@ const FIELD_ERRORS = {
   required: "Please fill this in.",
   invalid: "This can’t be used here.",
   too_long: "This is too long.",
+  too_short: "Use at least 8 characters.",
+  not_the_same: "This is not the same as above.",
   out_of_range: `Choose 1 to ${maxExpiryDays} days.`,
   not_one_of: "Choose one of these.",
   incorrect_password: "This is not your password.",

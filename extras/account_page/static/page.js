@@ -3,10 +3,13 @@
 import { setUpActivity } from "./activity.js";
 import { setUpCreate } from "./create.js";
 import { find } from "./dom.js";
-import { focusHeading, refresh } from "./keys.js";
+import { focusHeading } from "./key_list.js";
+import { refresh, setUpKeys } from "./keys.js";
+import { setUpPassword } from "./password.js";
 import { setUpRevoke } from "./revoke.js";
 import { setUpSession, start } from "./session.js";
 import { setUpToken } from "./token.js";
+import { setUpWhich } from "./which.js";
 
 async function lookAgain() {
   await refresh();
@@ -23,6 +26,9 @@ setUpSession();
 setUpCreate();
 setUpToken();
 setUpRevoke();
+setUpPassword();
+setUpKeys();
+setUpWhich();
 setUpActivity();
 find("#notice button").addEventListener("click", lookAgain);
 document.addEventListener("visibilitychange", refreshWhenSeen);

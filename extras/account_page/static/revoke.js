@@ -3,15 +3,9 @@
 import { callApi } from "./api.js";
 import { onSubmit } from "./attempt.js";
 import { copyTemplate, find } from "./dom.js";
+import { focusHeading, focusRow } from "./key_list.js";
 import { keyTexts } from "./key_texts.js";
-import {
-  activeKeys,
-  allKeys,
-  focusHeading,
-  focusRow,
-  markRevoked,
-  refresh,
-} from "./keys.js";
+import { activeKeys, allKeys, markRevoked, refresh } from "./keys.js";
 import { clearErrors } from "./messages.js";
 
 const dialog = find("#revoke");
@@ -39,8 +33,12 @@ function open(id) {
 
 function showChosenKeys() {
   const chosen = chosenKeys();
-  const what = chosenId === null ? `all ${chosen.length} active keys` : chosenNames();
+  const isOne = chosen.length === 1;
+  const what = isOne ? chosenNames() : `all ${chosen.length} active keys`;
   find("h2", dialog).textContent = `Revoke ${what}?`;
+  find(".solid", dialog).textContent = isOne
+    ? "Revoke"
+    : `Revoke ${chosen.length} keys`;
   find("ul", dialog).replaceChildren(...chosen.map(keyItem));
 }
 
@@ -66,7 +64,7 @@ function reset() {
 }
 
 function openForRow(event) {
-  const button = event.target.closest("button");
+  const button = event.target.closest("td button");
   if (button !== null) {
     open(button.closest("tr").dataset.id);
   }

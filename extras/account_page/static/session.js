@@ -3,7 +3,8 @@
 import { ApiError, callApi } from "./api.js";
 import { attempt, onSubmit } from "./attempt.js";
 import { find } from "./dom.js";
-import { focusHeading, refresh } from "./keys.js";
+import { focusHeading } from "./key_list.js";
+import { refresh } from "./keys.js";
 import { explain, showErrors } from "./messages.js";
 import {
   forgetUser,

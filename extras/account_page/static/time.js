@@ -54,6 +54,18 @@ export function formatRelative(time) {
   return "just now";
 }
 
+/**
+ * When a day starts in the browser's time zone, as the API takes it.
+ * @param {string} date For example "2026-03-03".
+ */
+export function startOfDay(date, daysLater = 0) {
+  const [year, month, day] = date.split("-").map(Number);
+  const start = new Date(0);
+  start.setFullYear(year, month - 1, day + daysLater);
+  start.setHours(0, 0, 0, 0);
+  return start.toISOString();
+}
+
 function secondsUntil(time) {
   return (new Date(time) - serverNow()) / 1000;
 }

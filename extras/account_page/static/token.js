@@ -1,7 +1,7 @@
 // The dialog that shows a new token, this once. It is nowhere else in the page.
 
 import { fillSlots, find, findAll } from "./dom.js";
-import { focusHeading } from "./keys.js";
+import { focusHeading } from "./key_list.js";
 
 const dialog = find("#token");
 
