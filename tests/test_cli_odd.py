@@ -148,7 +148,8 @@ def test_at_a_terminal(app, sql, database_url, words, typed, said):
 def test_a_good_password_at_a_terminal_is_taken(app, database_url):
     typed = [b"password-123\n"] * 2
     code, output = at_a_terminal(database_url, "users add dave", typed)
-    assert (code, output.splitlines()[-1]) == (0, "dave: user added")
+    assert code == 0
+    assert "dave: user added" in output.splitlines()
     assert "password-123" not in output
 
 
