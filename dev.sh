@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh dev.sh run | test | check | bench | prove: makes .venv, installs what is needed, and does it.
+# sh dev.sh run | test | check | bench | prove | mutate: installs into .venv, and does it.
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -67,8 +67,12 @@ prove)
     python -m bench.without_extras
     python -m bench.debian_vm
     exec python -m bench.bare_debian ;;
+mutate)
+    install requirements.txt requirements-dev.txt
+    shift
+    exec python -W ignore -m bench.mutate "$@" ;;
 *)
-    echo "usage: sh dev.sh run | test | check | prove |" >&2
+    echo "usage: sh dev.sh run | test | check | prove | mutate |" >&2
     echo "       bench [verify | peers | revoke | flood | many | timing | settings | slow]" >&2
     exit 2 ;;
 esac
