@@ -64,6 +64,7 @@ prove)
     python -m pytest --long -m long
     python -m bench.crash
     python -m bench.revocation
+    python -m bench.failover
     python -m bench.without_extras
     python -m bench.debian_vm
     exec python -m bench.bare_debian ;;
@@ -73,6 +74,7 @@ mutate)
     exec python -W ignore -m bench.mutate "$@" ;;
 *)
     echo "usage: sh dev.sh run | test | check | prove | mutate |" >&2
-    echo "       bench [verify | peers | revoke | flood | many | timing | settings | slow]" >&2
+    echo "       bench [verify | peers | revoke | failover | failover_cost | flood | many | timing |" >&2
+    echo "              settings | slow]" >&2
     exit 2 ;;
 esac

@@ -88,6 +88,7 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_portal.py",
         "test_postgresql_settings.py::test_what_an_encoding_cannot_hold_is_400",
     ],
+    "failover": ["test_failover.py"],
     "gateway": [
         "test_cookie.py::test_behind_a_proxy_the_browser_s_own_address_counts",
         "test_gateway_requests.py",

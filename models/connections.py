@@ -19,7 +19,7 @@ class Limits(NamedTuple):
     lock: float  # for what another program has locked
 
 
-SESSION = Limits(statement=5, lock=4.5)
+ORM = Limits(statement=5, lock=4.5)
 VERIFICATION = Limits(statement=1.5, lock=0.1)
 
 
@@ -31,7 +31,7 @@ def engine_options(url: str) -> dict[str, Any]:
     """
     return {
         "url": url if is_sqlite(url) else "postgresql+psycopg://",
-        "creator": partial(connect, url, SESSION),
+        "creator": partial(connect, url, ORM),
         "pool_size": 2,
         "max_overflow": 0,
         "pool_timeout": 1,  # seconds, then 503
@@ -84,6 +84,7 @@ class LimitedConnection(psycopg.Connection[Any]):
     """
 
     limit = 0.0
+    warnings: list[Any]  # of the server
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         try:
@@ -103,6 +104,7 @@ POSTGRESQL_SETTINGS = """
     SET standard_conforming_strings = on;
     SET DateStyle = 'ISO';
     SET TimeZone = 'UTC';
+    SET client_min_messages = 'warning';
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') <> 'remote_apply'
 """
@@ -118,8 +120,11 @@ def connect_postgresql(url: str, limits: Limits) -> LimitedConnection:
         client_encoding="UTF8",
         connect_timeout=2,  # seconds for each host, the least that psycopg takes
         target_session_attrs="primary",
+        load_balance_hosts="random",  # the first may be a primary that was replaced
     )
     connection.limit = limits.statement
+    connection.warnings = []
+    connection.add_notice_handler(connection.warnings.append)
     connection.execute(POSTGRESQL_SETTINGS.format(lock=limits.lock))
     connection.commit()
     return connection

@@ -28,8 +28,8 @@ def verification(app):
     """The statements of /verify, which go around SQLAlchemy, with some values."""
     names = ("public", "id", "ip", "now", "minute_ago", "in_a_minute")
     values = {name: utcnow().isoformat(" ") for name in names}
-    sql = app.extensions["verifier"].sql
-    return {sql(statement): values for statement in (READ_KEY, *NOTES.values())}
+    in_dialect = app.extensions["verifier"].in_dialect
+    return {in_dialect(statement): values for statement in (READ_KEY, *NOTES.values())}
 
 
 def plan(statement, parameters):
@@ -126,7 +126,7 @@ def test_the_columns_of_a_verification_are_in_the_order_of_its_row(migrated_app)
     """``KeyRow`` takes them by position."""
     verifier = migrated_app.extensions["verifier"]
     with verifier.cursor() as cursor:
-        cursor.execute(verifier.sql(READ_KEY), {**times(), "public": ""})
+        cursor.execute(verifier.in_dialect(READ_KEY), {**times(), "public": ""})
         columns = [column[0] for column in cursor.description]
         cursor.fetchall()
     assert columns == list(KeyRow._fields)
