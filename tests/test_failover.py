@@ -157,21 +157,50 @@ def test_a_wait_that_is_cancelled_confirms_nothing(
 ):
     """PostgreSQL reports success then, with a warning."""
 
-    def cancel():
-        waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        with psycopg.connect(primary.url, autocommit=True) as other:
-            for _ in range(100):
-                if other.execute(f"SELECT {function}(pid) {waiting}").rowcount:
-                    return
-                time.sleep(0.01)
-        raise AssertionError("nobody waited")
-
-    with standby.stopped(), meanwhile(cancel):
+    with standby.stopped(), meanwhile(lambda: cancel_waits(primary, function)):
         began = time.monotonic()
         assert CALLS[name](alice, key).status_code == 503
         assert time.monotonic() - began < 1.5
     if name != "revoke":
         assert CALLS[name](alice, key).status_code == 200
+
+
+def cancel_waits(primary, function="pg_cancel_backend"):
+    waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with psycopg.connect(primary.url, autocommit=True) as other:
+        for _ in range(300):
+            if other.execute(f"SELECT {function}(pid) {waiting}").rowcount:
+                return
+            time.sleep(0.01)
+    raise AssertionError("nobody waited")
+
+
+def test_a_revocation_whose_own_wait_is_cancelled_is_not_answered(
+    alice, key, primary, standby
+):
+    """The standby was there when it began, and dies before it is committed."""
+    locked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with psycopg.connect(primary.url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT 1 FROM api_keys WHERE id = %s FOR UPDATE", [key["id"]])
+        answer = pool.submit(CALLS["revoke"], alice, key)
+        with psycopg.connect(primary.url, autocommit=True) as third:
+            while not third.execute(locked).fetchall():
+                time.sleep(0.02)
+        with standby.stopped():
+            other.rollback()
+            cancel_waits(primary)
+            assert answer.result().status_code == 503
+    assert CALLS["revoke"](alice, key).status_code == 200
+
+
+def test_a_command_says_in_one_line_that_nothing_is_confirmed(app, primary):
+    runner = app.test_cli_runner()
+    assert runner.invoke(args=["users", "list"]).exit_code == 0
+    primary.set("synchronous_standby_names", "")
+    wait_for_names(primary, "")
+    told = runner.invoke(args=["users", "list"])
+    assert told.exit_code == 1
+    assert "no standby confirms that this is the primary" in told.output
 
 
 @pytest.mark.parametrize("name", ["who am I", "revoke"])
