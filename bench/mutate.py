@@ -177,7 +177,7 @@ def difference(old, new):
     for line in lines:
         if line[:2] in sides:
             sides[line[:2]].append(line[2:].strip())
-    return " → ".join(" ".join(side) for side in sides.values())
+    return " → ".join(" ".join(side).strip() or "nothing" for side in sides.values())
 
 
 class Copy:
