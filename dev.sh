@@ -70,6 +70,7 @@ prove)
     exec python -m bench.bare_debian ;;
 mutate)
     install requirements.txt requirements-dev.txt
+    python -m pip install -q --disable-pip-version-check -r bench/mutate.txt
     shift
     exec python -W ignore -m bench.mutate "$@" ;;
 *)
