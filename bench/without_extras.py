@@ -108,6 +108,7 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_verify.py::test_no_transaction_is_left_open",
         "test_verify.py::test_without_a_database_nobody_gets_in_and_healthz_says_so",
     ],
+    "log": ["test_log.py"],
     "maintenance": [
         "test_backup.py",
         "test_cli.py",
@@ -123,6 +124,7 @@ TESTS = {  # of each extra: what imports from it, or asks one of its URLs
         "test_portal.py::test_one_click_copies_and_without_javascript",
         "test_portal.py::test_the_page_says_all_that_the_reference_page_says",
     ],
+    "metrics": ["test_metrics.py"],
     "oidc": [
         "test_oidc.py",
         "test_oidc_page.py",
