@@ -49,7 +49,7 @@ EXTRAS = [
     oauth,
     oidc,
     password,
-    gateway,  # last: it wraps app.wsgi_app
+    gateway,  # last, so outermost: it corrects the address before /verify sees it
 ]
 
 
@@ -58,7 +58,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app = Flask(__name__, static_folder=None)
     # The extras read settings of their own from ENVIRON.
     app.config.from_mapping(load_settings(environ), ENVIRON=environ)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # so that read_body() refuses it
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY + 1  # see json_api.read_body()
     # Answers keep the order of their members: code comes first.
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a doubled slash is not a redirect
@@ -66,12 +66,12 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app.register_error_handler(Exception, errors.handle)
     app.after_request(set_headers)
 
-    database_url = app.config["DATABASE_URL"]
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(database_url)
+    url = app.config["DATABASE_URL"]
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(url)  # including the URL
     db.init_app(app)  # after each request it undoes what was not committed
     Migrate(app, db)
 
-    verifier = Verifier(database_url, app.config["LATCHKEY_KEY_PREFIX"])
+    verifier = Verifier(url, app.config["LATCHKEY_KEY_PREFIX"])
     in_front = VerifyMiddleware(app.wsgi_app, verifier)
     app.wsgi_app = in_front  # type: ignore[method-assign]
     app.extensions["verifier"] = verifier

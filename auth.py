@@ -17,7 +17,7 @@ def interactive_session() -> None:
     the cookie to the list.
     """
     sources = current_app.extensions["token_sources"]
-    # One list for each source that has tokens; of two cookies, one list has both.
+    # The lists that are not empty, one for each source (two cookies are one source).
     credentials = list(filter(None, (source() for source in sources)))
     if len(credentials) > 1:
         abort(401)  # two credentials are refused, not resolved
@@ -27,6 +27,7 @@ def interactive_session() -> None:
             g.session = session
             g.user = session.user
             return
+    # A good key may not manage keys; this notes a use of it.
     abort(403 if any(map(good_key, bearer_tokens())) else 401)
 
 

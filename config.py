@@ -12,13 +12,13 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range, Regexp
 
 INSTANCE = Path(__file__).parent / "instance"
+# From 1 to 65535, as a pattern: it is part of others.
 PORT_NUMBER = (
     r"([1-9][0-9]{0,3}|[1-5][0-9]{4}"
     r"|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 )
-SQLITE = (
-    r"sqlite:///(?!:memory:|file:)[^?]+"  # in memory each worker would have its own
-)
+# In memory each worker would have a database of its own.
+SQLITE = r"sqlite:///(?!:memory:|file:)[^?]+"
 SCHEME = r"postgres(ql)?(\+psycopg)?://"
 HOST = rf"([^][:/?@,]*|\[[0-9a-fA-F:.]+\])(:{PORT_NUMBER})?"
 USER = "((%[0-9a-fA-F]{2}|[^%@/?])*@)?"  # and password, percent-encoded

@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh dev.sh run | test | check | bench | prove: makes .venv, installs what is needed, and does it.
+# sh dev.sh run | test | check | bench | prove | mutate: installs into .venv, and does it.
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -68,8 +68,13 @@ prove)
     python -m bench.without_extras
     python -m bench.debian_vm
     exec python -m bench.bare_debian ;;
+mutate)
+    install requirements.txt requirements-dev.txt
+    python -m pip install -q --disable-pip-version-check -r bench/mutate.txt
+    shift
+    exec python -W ignore -m bench.mutate "$@" ;;
 *)
-    echo "usage: sh dev.sh run | test | check | prove |" >&2
+    echo "usage: sh dev.sh run | test | check | prove | mutate |" >&2
     echo "       bench [verify | peers | revoke | failover | failover_cost | flood | many | timing |" >&2
     echo "              settings | slow]" >&2
     exit 2 ;;

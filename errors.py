@@ -1,4 +1,7 @@
-"""Every failure of a view becomes one JSON shape, through ErrorSchema."""
+"""Every failure of a view becomes one JSON shape.
+
+It goes out through ErrorSchema, so that the answer and its documentation cannot differ.
+"""
 
 from typing import Any
 
@@ -12,7 +15,7 @@ from origin import challenge
 from schemas.error import ErrorSchema
 from tokens import redact
 
-ErrorAnswer = tuple[Any, int, Any]  # body, status, headers
+ErrorAnswer = tuple[Any, int, Any]  # body, status, headers or None
 MESSAGES = {401: "invalid token", 403: "insufficient permissions"}
 REFUSALS = {  # by rule: status, message, the field it is about
     "bad_credentials": (401, "invalid username or password", None),
@@ -45,41 +48,38 @@ def handle(error: Exception) -> ErrorAnswer:
         return refused(error)
     path = redact(request.path)
     current_app.logger.error("%s %r failed", request.method, path, exc_info=error)
-    code = database_code(error)
-    if code.startswith(TEMPORARY) or isinstance(error, PoolTimeout):
+    database_error = database_code(error)
+    if database_error.startswith(TEMPORARY) or isinstance(error, PoolTimeout):
         return refused(Refused("busy", 1))
-    # A database that is not in UTF-8 lacks a character, or counts bytes: too long.
-    if code in ("22P05", "22021", "22001"):
+    # Only with a database that is not in UTF-8: the character does not exist there, or
+    # the text is too long in bytes.
+    if database_error in ("22P05", "22021", "22001"):
         return invalid(ValidationError({"body": ["invalid"]}))
     return answer(500, "internal server error")
 
 
 def http_error(error: HTTPException) -> ErrorAnswer:
     """What Flask or ``abort`` refuses: 401, 403, 404, 405, 413, 415 …"""
-    code = error.code or 500
+    status = error.code or 500
     headers = dict(error.get_headers())
     headers.pop("Content-Type")  # of an HTML page
-    return answer(
-        code,
-        MESSAGES.get(code, error.name.lower()),
-        headers=headers,
-    )
+    return answer(status, MESSAGES.get(status, error.name.lower()), headers=headers)
 
 
 def invalid(error: ValidationError) -> ErrorAnswer:
     """400, and what is wrong with each field."""
     sent: Any = error.data or {}
     items = []
-    for key, codes in error.messages_dict.items():
-        value = sent.get(key, "")
-        items += [error_item(key, code, value) for code in codes]
+    for field, reasons in error.messages_dict.items():
+        value = sent.get(field, "")
+        items += [error_item(field, reason, value) for reason in reasons]
     return answer(400, "validation failed", items)
 
 
 def refused(error: Refused) -> ErrorAnswer:
     """The answer to a rule of the domain."""
-    status, message, key = REFUSALS[error.rule]
-    items = [error_item(key, error.rule, error.value)] if key else None
+    status, message, field = REFUSALS[error.rule]
+    items = [error_item(field, error.rule, error.value)] if field else None
     headers = {}
     if status in (429, 503):
         headers["Retry-After"] = str(error.value)  # seconds (RFC 9110, 10.2.3)
@@ -87,35 +87,36 @@ def refused(error: Refused) -> ErrorAnswer:
 
 
 def answer(
-    code: int,
+    status: int,
     message: str,
     items: Any = None,
     headers: Any = None,
 ) -> ErrorAnswer:
+    """The envelope, with the errors of the fields, if any, as ``items``."""
     data = {}
     if items:
         data = {"type": "validation_error", "errors": items}
-    if code in (401, 403):
-        headers = {"WWW-Authenticate": challenge(request.environ, code)}
+    if status in (401, 403):  # no other header comes with these
+        headers = {"WWW-Authenticate": challenge(request.environ, status)}
     body = {
-        "code": code,
+        "code": status,
         "message": message,
         "data": data,
     }
-    return ErrorSchema().dump(body), code, headers or {}
+    return ErrorSchema().dump(body), status, headers
 
 
-def error_item(key: str, code: str, value: Any) -> dict[str, str]:
+def error_item(field: str, reason: str, value: Any) -> dict[str, str]:
     """One field's error. It echoes what was sent: nothing secret, nested or long."""
-    if key in ("password", "new_password", "token") or isinstance(value, dict | list):
+    if field in ("password", "new_password", "token") or isinstance(value, dict | list):
         text = ""
     elif isinstance(value, str):
         text = value
     else:
         text = json.dumps(value)
     return {
-        "key": redact(key)[:100],
-        "message": code,
+        "key": redact(field)[:100],
+        "message": reason,
         "value": redact(text)[:100],
     }
 

@@ -23,7 +23,7 @@ def success(message: str, data: JSON | None = None, status: int = 200) -> Answer
 
 def load_json(schema: Schema) -> JSON:
     """The JSON object in the body. Raises ValidationError, or aborts: 400, 413, 415."""
-    read_body()
+    read_body()  # get_json() takes the same, cached, body
     try:
         body = request.get_json()
     except (BadRequest, RecursionError):
@@ -44,10 +44,12 @@ def read_body() -> bytes:
         raise UnsupportedMediaType
     try:
         body = request.get_data()
-    except HTTPException:
+    except HTTPException:  # Werkzeug's own 413
         raise
-    except Exception:  # of the server's parser: the chunks are broken
+    except Exception:  # gunicorn's, for broken chunks
         raise BadRequest from None
-    if len(body) > MAX_BODY:  # or chunked, and Werkzeug has cut the rest off
+    # Werkzeug cuts a chunked body off at MAX_CONTENT_LENGTH without an error, so app.py
+    # allows one byte more than this.
+    if len(body) > MAX_BODY:
         raise RequestEntityTooLarge
     return body

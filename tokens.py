@@ -63,4 +63,5 @@ def checksum(body: str) -> str:
 
 def redact(text: str) -> str:
     """``text`` without the secret of any token in it, even if its end is missing."""
+    # 49: the secret and the checksum.
     return re.sub("([a-z]{1,11}_[0-9A-Za-z]{12})_[0-9A-Za-z]{1,49}", r"\1_...", text)

@@ -26,6 +26,7 @@ class VerifyMiddleware:
     def __call__(
         self, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
+        # Neither /verify nor /verify/…; /verify-me is another path.
         if not f"{environ['PATH_INFO']}/".startswith("/verify/"):
             return self.application(environ, start_response)
         try:
@@ -39,7 +40,10 @@ class VerifyMiddleware:
         return []
 
     def verdict(self, environ: WSGIEnvironment) -> tuple[str, dict[str, str]]:
-        """Status and headers: whose key it is, or why it is refused (RFC 6750, 3)."""
+        """Status and headers: whose key it is, or why it is refused (RFC 6750, 3).
+
+        A good key without the scope is noted twice: as used, and as refused.
+        """
         token = bearer_token(environ)
         get_origin = partial(request_origin, environ)
         key = self.verifier.good_key(token, get_origin)
@@ -47,6 +51,7 @@ class VerifyMiddleware:
             return "401 Unauthorized", {"WWW-Authenticate": challenge(environ, 401)}
         scopes = SCOPES[key.mode]
         query = parse_qs(environ.get("QUERY_STRING", ""))
+        # Of several parameters scope all are needed.
         needed = " ".join(query.get("scope", [])).split()
         if not set(needed) <= set(scopes.split()):
             refused = key._replace(refusal="insufficient_scope")

@@ -45,6 +45,7 @@ def verify():
 
 def matches(token, stored):
     if ALTERNATIVE == "bcrypt":
+        db.session.rollback()  # others may have the connection meanwhile
         return bcrypt.checkpw(token.text.encode(), stored)
     return token.digest == stored
 

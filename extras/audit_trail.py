@@ -62,7 +62,7 @@ class AuditEventSchema(ResponseSchema):
     user_id = String("Whose key or account it is; null if unknown", allow_none=True)
     reason = String(
         "Why a key or a password was refused, "
-        "or how a key was revoked: `operator`, `revoked_by_token`",
+        "or how a key was created or revoked: `operator`, `revoked_by_token`",
         allow_none=True,
     )
     key_name = String("Name of the key at that time", allow_none=True)

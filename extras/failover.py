@@ -24,7 +24,7 @@ from marshmallow import Schema
 from psycopg.conninfo import conninfo_to_dict
 
 from config import number, read_settings
-from models.connections import SESSION, VERIFICATION, is_sqlite
+from models.connections import ORM, VERIFICATION, is_sqlite
 from models.database import db
 from models.key_row import READ_KEY, KeyRow
 from models.verification import Verifier
@@ -94,7 +94,7 @@ def confirm(connection: sa.Connection) -> None:
     connection.exec_driver_sql(f"SELECT {CONFIRM}")
     driver.limit = VERIFICATION.statement
     connection.exec_driver_sql("COMMIT")
-    driver.limit = SESSION.statement
+    driver.limit = ORM.statement
     # Asked afterwards: if the setting is emptied meanwhile, nobody waits any longer.
     waited = connection.exec_driver_sql(f"SELECT {NAMED}").scalar()
     require(waited, driver)

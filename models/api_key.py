@@ -8,15 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 import tokens
 from models.audit_event import AuditEvent, Origin
-from models.database import (
-    Condition,
-    Model,
-    Refused,
-    db,
-    new_id,
-    setting,
-    utcnow,
-)
+from models.database import Condition, Model, Refused, db, new_id, setting, utcnow
 from models.user import User
 
 
@@ -36,9 +28,9 @@ class ApiKey(Model):
     revoked_at: Mapped[datetime | None] = mapped_column(index=True)
     last_used_at: Mapped[datetime | None]
     last_used_ip: Mapped[str | None]
-    last_refused_at: Mapped[datetime | None]  # right secret, but not a good key
+    last_refused_at: Mapped[datetime | None]  # right secret, but refused
     last_mismatch_at: Mapped[datetime | None]  # wrong secret
-    token = ""  # set by create() only; not a column
+    token = ""  # set by create() only; no column, but the constructor takes it too
 
     @property
     def status(self) -> str:
@@ -47,8 +39,8 @@ class ApiKey(Model):
         return "active" if self.expires_at > utcnow() else "expired"
 
     @classmethod
-    def is_active(cls, user: User) -> Condition:
-        """The condition that a key is this user's and active."""
+    def active_of(cls, user: User) -> Condition:
+        """The condition that a key is this user's and its ``status`` is active."""
         return sa.and_(
             cls.user_id == user.id,
             cls.revoked_at.is_(None),
@@ -61,7 +53,7 @@ class ApiKey(Model):
         return (
             sa.select(cls)
             .where(cls.user_id == user.id)
-            .order_by(cls.is_active(user).desc(), cls.created_at.desc(), cls.id)
+            .order_by(cls.active_of(user).desc(), cls.created_at.desc(), cls.id)
         )
 
     @classmethod
@@ -77,8 +69,8 @@ class ApiKey(Model):
         """A new key with its ``token``, or None: the user has too many active ones."""
         # The caller has locked the user's row, as User.check_password does: nobody else
         # counts now.
-        active = sa.select(sa.func.count()).where(cls.is_active(user))
-        if db.session.scalars(active).one() >= setting("LATCHKEY_MAX_ACTIVE_KEYS"):
+        count = sa.select(sa.func.count()).where(cls.active_of(user))
+        if db.session.scalars(count).one() >= setting("LATCHKEY_MAX_ACTIVE_KEYS"):
             return None
         token = tokens.new_token(setting("LATCHKEY_KEY_PREFIX"))
         days = expires_in_days or setting("LATCHKEY_DEFAULT_EXPIRY_DAYS")
@@ -108,19 +100,20 @@ class ApiKey(Model):
         A revoked key keeps its first time and is not counted. The write comes first and
         locks the rows: of concurrent calls exactly one revokes.
         """
-        write = (
+        update = (
             sa.update(cls)
             .where(*conditions, cls.revoked_at.is_(None))
             .values(revoked_at=utcnow())
             .returning(cls)
         )
-        revoked = db.session.scalars(write).all()
+        revoked = db.session.scalars(update).all()
         for key in revoked:
             key.audit("revoked", origin, reason)
-        # Something is always written, so that the commit waits for disk and standby: if
-        # no row changed, an earlier call may have crashed before its commit was there.
-        forced_write = "PRAGMA user_version = 0"
-        if db.engine.name == "postgresql":
+        # A repeated call changes no row, and its commit would wait for nothing; but the
+        # first call's commit may not be on the disk or the standby yet. So something
+        # harmless is written, and this commit waits for both.
+        forced_write = "PRAGMA user_version = 0"  # into the file's header
+        if db.engine.name == "postgresql":  # a record of the write-ahead log
             forced_write = "SELECT pg_logical_emit_message(true, 'latchkey', '')"
         db.session.execute(sa.text(forced_write))
         return len(revoked)
@@ -130,14 +123,15 @@ class ApiKey(Model):
         """Revoke this user's key. Refused: ``not_found``, also for somebody else's."""
         own = sa.and_(cls.id == key_id.lower(), cls.user_id == user.id)
         # An id is printable ASCII; PostgreSQL cannot even be asked for a NUL.
-        exists = key_id.isascii() and key_id.isprintable()
-        # If no row changed, it was revoked already, or it is not this user's key.
-        if exists and cls.revoke(origin, own) == 0:
-            exists = db.session.scalar(sa.select(cls.id).where(own)) is not None
-        if not exists:
+        found = key_id.isascii() and key_id.isprintable()
+        # revoke() is the revocation. 0: it was revoked already, or it is not this
+        # user's key.
+        if found and cls.revoke(origin, own) == 0:
+            found = db.session.scalar(sa.select(cls.id).where(own)) is not None
+        if not found:
             raise Refused("not_found", key_id)
 
-    def audit(self, event: str, origin: Origin, reason: str | None = None) -> None:
+    def audit(self, event: str, origin: Origin, reason: str | None) -> None:
         AuditEvent.record(
             event,
             origin,

@@ -9,17 +9,11 @@ from typing import NamedTuple, Self
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.database import (
-    Model,
-    Refused,
-    db,
-    setting,
-    utcnow,
-)
+from models.database import Model, Refused, db, setting, utcnow
 
 
 class Origin(NamedTuple):
-    """From where a change was asked for."""
+    """From where a change was asked for (not the header ``Origin``)."""
 
     ip: str | None  # canonical (RFC 5952) by extras/gateway.py
     method: str
@@ -34,6 +28,7 @@ class AuditEvent(Model):
         sa.Index("ix_audit_events_user", "user_id", "id"),
     )
 
+    # SQLite numbers the rows of an INTEGER only.
     id: Mapped[int] = mapped_column(
         sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True
     )
@@ -66,7 +61,7 @@ class AuditEvent(Model):
         """
         # One attempt at a time, so that each counts all before it. On SQLite the INSERT
         # locks out other writers.
-        if db.engine.name == "postgresql":
+        if db.engine.name == "postgresql":  # 1: the only such lock
             db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
         attempt = cls.record(
             "login_failed",
@@ -76,19 +71,26 @@ class AuditEvent(Model):
             name_digest=hashlib.sha256(name.encode()).hexdigest(),
             network=network(origin.ip),
         )
-        attempt.throttle()
+        attempt.refuse_if_too_many()
         return attempt
 
-    def throttle(self) -> None:
-        """Raise Refused if too many failed; the query flushes this attempt first."""
+    def refuse_if_too_many(self) -> None:
+        """Raise Refused if too many failed; the query flushes this attempt first.
+
+        A refused attempt is not kept, so trying meanwhile makes nobody wait longer.
+        Without an address (a unix socket) all count as one.
+        """
         window = timedelta(minutes=setting("LATCHKEY_LOGIN_WINDOW_MINUTES"))
-        recent = (
+        count_recent = (
             sa.select(sa.func.count(), sa.func.min(AuditEvent.created_at))
             .filter_by(event=self.event)
             .where(AuditEvent.created_at > utcnow() - window)
         )
-        for same in ({"name_digest": self.name_digest}, {"network": self.network}):
-            failures, first = db.session.execute(recent.filter_by(**same)).one()
+        for same in (
+            AuditEvent.name_digest == self.name_digest,
+            AuditEvent.network == self.network,
+        ):
+            failures, first = db.session.execute(count_recent.where(same)).one()
             if failures > setting("LATCHKEY_LOGIN_FAILURES"):
                 wait = first + window - utcnow()
                 raise Refused("throttled", ceil(wait.total_seconds()))

@@ -19,7 +19,7 @@ class Limits(NamedTuple):
     lock: float  # for what another program has locked
 
 
-SESSION = Limits(statement=5, lock=4.5)
+ORM = Limits(statement=5, lock=4.5)
 VERIFICATION = Limits(statement=1.5, lock=0.1)
 
 
@@ -31,7 +31,7 @@ def engine_options(url: str) -> dict[str, Any]:
     """
     return {
         "url": url if is_sqlite(url) else "postgresql+psycopg://",
-        "creator": partial(connect, url, SESSION),
+        "creator": partial(connect, url, ORM),
         "pool_size": 2,
         "max_overflow": 0,
         "pool_timeout": 1,  # seconds, then 503

@@ -14,7 +14,10 @@ Condition = sa.ColumnElement[bool]  # of a WHERE
 
 
 class UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """An aware datetime. SQLite stores no zone; PostgreSQL is told to answer in UTC."""
+    """An aware datetime in UTC.
+
+    SQLite stores no zone; models/connections.py has PostgreSQL answer in UTC.
+    """
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -26,15 +29,16 @@ class UTCDateTime(sa.types.TypeDecorator[datetime]):
 
 
 class Model(DeclarativeBase):
+    # Mapped[datetime] is a column of this type.
     registry = registry(type_annotation_map={datetime: UTCDateTime})
 
 
-@dataclass(eq=False)
+@dataclass(eq=False)  # with eq an exception could not be hashed
 class Refused(Exception):
     """A rule of the domain says no."""
 
     rule: str  # one of errors.REFUSALS
-    # What was refused (an id, a number) or, if it may be tried again, seconds to wait.
+    # Echoed to the client; of throttled and busy, the seconds for Retry-After.
     value: str | int = ""
 
 

@@ -7,13 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 import tokens
-from models.database import (
-    Condition,
-    Model,
-    db,
-    setting,
-    utcnow,
-)
+from models.database import Condition, Model, db, setting, utcnow
 from models.user import User
 
 
@@ -25,7 +19,7 @@ class Session(Model):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     user: Mapped[User] = relationship(lazy="joined")  # so that by_token needs one query
-    token = ""  # set by start() only; not a column
+    token = ""  # set by start() only; no column, but the constructor takes it too
 
     @classmethod
     def start(cls, user: User) -> Self:
@@ -53,9 +47,9 @@ class Session(Model):
     def end(cls, *conditions: Condition) -> list[str]:
         """End the sessions that meet the conditions; returns their users' ids.
 
-        It flushes first: what the caller changed locks the user's row, so that no
-        log-in starts a session in between.
+        A caller that has changed the user (a new password, a suspension) needs that
+        UPDATE sent first: its lock keeps a log-in from starting a session meanwhile.
         """
         db.session.flush()
-        ended = sa.delete(cls).where(*conditions).returning(cls.user_id)
-        return list(db.session.scalars(ended))
+        delete = sa.delete(cls).where(*conditions).returning(cls.user_id)
+        return list(db.session.scalars(delete))

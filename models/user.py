@@ -10,14 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.audit_event import AuditEvent, Origin
-from models.database import (
-    Model,
-    Refused,
-    db,
-    new_id,
-    setting,
-    utcnow,
-)
+from models.database import Model, Refused, db, new_id, setting, utcnow
 
 # In each worker process two password checks run and a third waits; a fourth gets 503.
 # So one of the four threads is always left to verify keys.
@@ -32,7 +25,7 @@ class User(Model):
     username: Mapped[str] = mapped_column(unique=True)  # lower case, ASCII
     password_hash: Mapped[str | None]  # None: no password is right
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    last_proof_at: Mapped[datetime | None]
+    last_proof_at: Mapped[datetime | None]  # written to lock the row, too
     suspended_at: Mapped[datetime | None]
 
     @property
@@ -52,13 +45,13 @@ class User(Model):
 
     @classmethod
     def check_password(
-        cls, username: str, password: str, origin: Origin, refusal: str
+        cls, username: str, password: str, origin: Origin, rule: str
     ) -> Self:
         """The user of this name, if the password is right.
 
-        Refused: ``refusal``, ``throttled`` or ``busy``. An unknown name takes as long,
-        while LATCHKEY_BCRYPT_ROUNDS is what it was when the passwords were set. The
-        user's row is locked until the caller commits.
+        Refused: ``throttled``, ``busy`` or, if it is wrong, ``rule``. The user's row is
+        locked until the caller commits. An unknown name takes as long as a known one,
+        unless LATCHKEY_BCRYPT_ROUNDS has been changed since.
         """
         if not admitted.acquire(blocking=False):
             raise Refused("busy", 1)
@@ -68,37 +61,37 @@ class User(Model):
         finally:
             admitted.release()
         if user is None:
-            raise Refused(refusal)
+            raise Refused(rule)
         return user
 
     @classmethod
     def authenticate(cls, username: str, password: str, origin: Origin) -> Self | None:
-        """The user, or None: a wrong name or password, or suspended meanwhile.
+        """Commit the attempt as a failed one, then compare with bcrypt.
 
-        Then the failed attempt stays in the audit trail.
-
-        It commits the attempt as a failed one, and then runs bcrypt: so concurrent
-        guesses count each other on every worker. If the password was right, it locks
-        the user's row and deletes the attempt; the caller commits that.
+        So concurrent guesses count each other on every worker, and while bcrypt runs
+        nothing is locked and no connection is in use. Returns the user, with the row
+        locked and the attempt deleted; the caller commits that. Or returns None, and
+        the attempt stays: a wrong name or password, or a user suspended meanwhile.
         """
         user = cls.by_name(username)
         user_id = user.id if user else None
         name = normalized(username).lower()
         attempt = AuditEvent.record_attempt(user_id, name, origin)
         db.session.commit()
+        # Also for a user without a password.
         stored = user and user.password_hash or unmatched_hash()
         if not matches(password, stored):
             return None
         # The write locks the row and looks again: a password that was changed
         # meanwhile, or a user who was suspended, proves nothing.
-        write = (
+        update = (
             sa.update(cls)
             .where(cls.id == user_id, cls.password_hash == stored)
             .where(cls.suspended_at.is_(None))
             .values(last_proof_at=utcnow())
             .returning(cls)
         )
-        proven = db.session.scalar(write)
+        proven = db.session.scalar(update)
         if proven:
             db.session.delete(attempt)
         return proven

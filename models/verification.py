@@ -1,7 +1,8 @@
-"""Is this key good? One read of its row for each question, and nothing is cached.
+"""Is this key good? Each question reads the key's row again: nothing is cached.
 
-This is the path of every request of every service, so it goes around SQLAlchemy, which
-costs more than the query (bench/RESULTS.md): plain SQL on connections of the driver.
+Every request of every service asks, so this goes around SQLAlchemy, which costs more
+than the query (bench/RESULTS.md): plain SQL on connections of the database's driver,
+sqlite3 or psycopg.
 """
 
 import hmac
@@ -25,8 +26,10 @@ from models.key_row import READ_KEY, KeyRow
 MINUTE = timedelta(minutes=1)
 log = logging.getLogger(__name__)
 
-# The WHERE looks again: of several requests at once only one writes. The stored time
-# may be of a clock up to a minute ahead; one further ahead is wrong, and is replaced.
+# At most once a minute each. Requests at the same moment have all read that nothing is
+# noted, so the WHERE looks again: only one writes. A stored time may be of a clock up
+# to a minute ahead; one further ahead is wrong, and is replaced. A mismatch has its own
+# column, so that whoever knows only the public part of a token hides no refusal.
 NOTES = {
     "use": """
     UPDATE api_keys SET last_used_at = %(now)s, last_used_ip = %(ip)s
@@ -58,17 +61,17 @@ class Verifier:
     def __init__(self, database_url: str, key_prefix: str) -> None:
         self.database_url = database_url
         self.key_prefix = key_prefix
-        # psycopg takes the statements as they are.
-        self.sql = for_sqlite if is_sqlite(database_url) else str
-        # Cursors that no thread uses, each with a connection of its own. A new one for
-        # each question would cost more (bench/RESULTS.md).
+        # str changes nothing: the statements are written as psycopg takes them.
+        self.in_dialect = for_sqlite if is_sqlite(database_url) else str
+        # Cursors that no thread uses, each with a connection of its own: to connect for
+        # each question would cost more. A list's pop() and append() need no lock.
         self.idle: list[Any] = []
 
     def good_key(self, text: str, get_origin: Callable[[], Origin]) -> KeyRow | None:
         """The row of the key with this token, if and only if it is good at this moment.
 
-        ``get_origin`` is called only when there is something to note. Raises the
-        driver's error when the database does not answer.
+        It notes the use or the refusal. ``get_origin`` is called only if that is to be
+        written. Raises the driver's error if the database does not answer.
         """
         token = tokens.parse(text, self.key_prefix)
         if token is None:
@@ -88,7 +91,9 @@ class Verifier:
     def read(self, public: str) -> KeyRow | None:
         """The row of the key with this public part, good or not.
 
-        Reads once more, on a new connection, if an idle one may have been stale.
+        Reads once more, on a new connection, if an idle one may have been stale: the
+        server was restarted. A hang is DatabaseHangs, which is no OperationalError, so
+        it is not waited for twice.
         """
         values = {**times(), "public": public}
         reused = bool(self.idle)
@@ -97,29 +102,31 @@ class Verifier:
         except psycopg.OperationalError as error:
             if not reused or error.sqlstate == "55P03":  # the table is locked
                 raise
-            self.idle = []  # the server was restarted: none works; freed, they close
+            self.idle = []  # drop them all; a connection that nobody has closes itself
             return self.first_row(values)
 
     def first_row(self, values: dict[str, str]) -> KeyRow | None:
         with self.cursor() as cursor:
-            rows = cursor.execute(self.sql(READ_KEY), values).fetchall()
+            # fetchall() ends the statement, and with it SQLite's view of the database.
+            rows = cursor.execute(self.in_dialect(READ_KEY), values).fetchall()
         return KeyRow(*rows[0]) if rows else None
 
     def note(self, kind: str, key: KeyRow, get_origin: Callable[[], Origin]) -> None:
-        """Write that a key was used, or refused and why, at most once a minute.
+        """Write that a key was used, or refused and why, unless it is noted already.
 
-        ``kind`` is one of NOTES. A database that is busy or full is no reason to fail:
-        the key was verified.
+        ``kind`` is a key of NOTES. A database that is busy or full is no reason to
+        fail: the answer is known without the note.
         """
-        if getattr(key, f"{kind}_noted"):
+        if getattr(key, f"{kind}_noted"):  # use_noted, refusal_noted, mismatch_noted
             return
         values = key._asdict() | get_origin()._asdict() | times()
         try:
             with self.cursor() as cursor:
                 cursor.execute("BEGIN")
-                written = cursor.execute(self.sql(NOTES[kind]), values).rowcount
+                written = cursor.execute(self.in_dialect(NOTES[kind]), values).rowcount
                 if written and key.refusal:
-                    cursor.execute(self.sql(AUDIT_REFUSAL), values)
+                    cursor.execute(self.in_dialect(AUDIT_REFUSAL), values)
+                    # extras/log.py prints some of it.
                     log.info("auth_failed", extra={"audit": values})
                 cursor.execute("COMMIT")
         except (sqlite3.Error, psycopg.Error) as error:
@@ -146,7 +153,7 @@ class Verifier:
             connection.isolation_level = None
         else:
             connection.autocommit = True
-            # It writes only notes of use and of refusals, which no standby needs.
+            # Notes need not wait for a standby; revoking does not go this way.
             connection.execute("SET synchronous_commit = local")
         return connection.cursor()
 
@@ -158,9 +165,9 @@ def for_sqlite(statement: str) -> str:
 
 
 def times() -> dict[str, str]:
-    """Now, and one minute before and after, as SQLite stores it: UTC without a zone.
+    """Now, and one minute before and after: UTC, without a zone, as SQLite stores it.
 
-    PostgreSQL reads such a text as UTC too, because ``connect`` sets its TimeZone.
+    PostgreSQL takes such a text for UTC, because ``connect`` sets its TimeZone.
     """
     now = utcnow()
     moments = {
@@ -169,5 +176,6 @@ def times() -> dict[str, str]:
         "in_a_minute": now + MINUTE,
     }
     return {
-        name: time.isoformat(" ", "microseconds")[:26] for name, time in moments.items()
+        name: time.isoformat(" ", "microseconds")[:26]  # without +00:00
+        for name, time in moments.items()
     }

@@ -1,19 +1,22 @@
 """/api/me/api-keys: my keys, from creation to revocation."""
 
-from flask import Blueprint, current_app, g
+from flask import Blueprint, g
 from werkzeug.routing import BaseConverter
 
 from auth import current_origin, interactive_session
 from json_api import Answer, load_json, load_query, success
 from models.api_key import ApiKey
-from models.database import Refused, db
+from models.database import Refused, db, setting
 from models.user import User
 from schemas.requests import NewKeySchema, PageQuerySchema
 from schemas.resources import CreatedKeySchema, KeySchema, PaginationSchema
 
 
 class KeyIdConverter(BaseConverter):
-    """Any text, even with slashes: every unknown id gets the same 404."""
+    """Any text, so that every unknown id gets the same 404.
+
+    It may have slashes, or be empty: ``DELETE …/api-keys/`` does not revoke all keys.
+    """
 
     regex = "(?s:.*)"
     part_isolating = False
@@ -38,23 +41,22 @@ def list_keys() -> Answer:
 @bp.post("")
 def create_key() -> Answer:
     """Create a key. Wants the password again; only this answer shows the token."""
-    # An extra that has seen another proof, and locked the user's row, sets g.proven to
-    # the field that is not needed then.
+    # An extra that has seen another proof, and locked the user's row, sets g.proven: a
+    # list of the fields that are not required then.
     data = load_json(NewKeySchema(partial=g.get("proven")))
     if "password" in data:
-        User.check_password(
+        User.check_password(  # also for its lock on the user's row
             g.user.username,
             data.pop("password"),
             current_origin(),
             "incorrect_password",
         )
     key = ApiKey.create(g.user, current_origin(), **data)
-    # Without a key too: the password was right, so the failed attempt is deleted.
+    # check_password() has noted a failed attempt and, the password being right, deletes
+    # it: that is committed even if there is no key.
     db.session.commit()
     if key is None:
-        raise Refused(
-            "max_keys_reached", current_app.config["LATCHKEY_MAX_ACTIVE_KEYS"]
-        )
+        raise Refused("max_keys_reached", setting("LATCHKEY_MAX_ACTIVE_KEYS"))
     return success("api key created successfully", CreatedKeySchema().dump(key), 201)
 
 
@@ -69,6 +71,6 @@ def revoke_key(key_id: str) -> Answer:
 @bp.delete("")
 def revoke_all_keys() -> Answer:
     """Revoke all my active keys, in one transaction."""
-    revoked = ApiKey.revoke(current_origin(), ApiKey.is_active(g.user))
+    revoked = ApiKey.revoke(current_origin(), ApiKey.active_of(g.user))
     db.session.commit()
     return success("api keys revoked successfully", {"revoked": revoked})

@@ -20,9 +20,7 @@ bp.before_request(interactive_session)
 def login() -> Answer:
     """Exchange user name and password for a session token."""
     data = load_json(LoginSchema())
-    user = User.check_password(
-        **data, origin=current_origin(), refusal="bad_credentials"
-    )
+    user = User.check_password(**data, origin=current_origin(), rule="bad_credentials")
     session = Session.start(user)
     AuditEvent.record("signed_in", current_origin(), user_id=user.id, reason="password")
     db.session.commit()

@@ -7,19 +7,18 @@ from typing import Any
 
 from marshmallow import fields
 
-CODES: dict[str, Any] = {
-    "required": "required",
-    "null": "required",
-    "invalid": "invalid",
-}
-
 
 class Described(fields.Field[Any]):
     """The messages of its errors are stable codes."""
 
     def __init__(self, description: str, *args: Any, **options: Any) -> None:
         options["metadata"] = {"description": description}
-        super().__init__(*args, error_messages=CODES, **options)
+        options["error_messages"] = {
+            "required": "required",
+            "null": "required",
+            "invalid": "invalid",
+        }
+        super().__init__(*args, **options)
 
 
 class String(Described, fields.String):

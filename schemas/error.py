@@ -13,15 +13,12 @@ class ErrorItemSchema(Schema):
 
 
 class ErrorDataSchema(Schema):
-    """As the contract has it. Its second type and ``details`` are never sent."""
+    """As docs/api.yaml has it; the second type and ``details`` are never sent."""
 
     type = String(
         "Type of error", validate=OneOf(["validation_error", "external_api_error"])
     )
-    errors = fields.List(
-        fields.Nested(ErrorItemSchema),
-        metadata={"description": "What is wrong, field by field"},
-    )
+    errors = Nested("What is wrong, field by field", ErrorItemSchema, many=True)
     details = fields.Raw(metadata={"description": "Additional error details"})
 
 

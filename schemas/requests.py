@@ -21,6 +21,7 @@ UNSEEN = (  # white space, controls, fillers, and Unicode's format and ignorable
     r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 visible = Regexp(f"(?s).*[^{UNSEEN}]", error="required")
+NAME_RULES = [Length(max=100, error="too_long"), visible]
 
 
 class RequestSchema(Schema):
@@ -29,7 +30,7 @@ class RequestSchema(Schema):
     @pre_load
     def prepare(self, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Refuse what PostgreSQL cannot store; a JSON 7.0 becomes 7."""
-        prepared = dict(data)
+        prepared = dict(data)  # of a repeated query parameter the first
         for name, value in data.items():
             if NOT_STORABLE.search(str(value)):
                 raise ValidationError({name: ["invalid"]})
@@ -57,7 +58,7 @@ class LoginSchema(RequestSchema):
     username = String(
         "Name to sign in with",
         required=True,
-        validate=[Length(max=100, error="too_long"), visible],
+        validate=NAME_RULES,
     )
     password = String(
         "The user's password, 1 to 72 bytes of UTF-8",
@@ -70,7 +71,7 @@ class NewKeySchema(RequestSchema):
     name = String(
         "What the key is for; at least one visible character",
         required=True,
-        validate=[Length(max=100, error="too_long"), visible],
+        validate=NAME_RULES,
     )
     mode = String(MODE, required=True, validate=OneOf(MODES, error="not_one_of"))
     expires_in_days = Integer(

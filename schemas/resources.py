@@ -41,7 +41,7 @@ class KeySchema(ResponseSchema):
     created_at = DateTime("When the key was created (RFC 3339, UTC)")
     expires_at = DateTime("When the key stops working (RFC 3339, UTC)")
     last_used_at = DateTime(
-        "When the key was last accepted, to the minute", allow_none=True
+        "When the key was last used, for whatever scope, to the minute", allow_none=True
     )
     last_used_ip = String("From which address it was last used", allow_none=True)
     revoked_at = DateTime(

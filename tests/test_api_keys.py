@@ -5,7 +5,9 @@ from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import pytest
-from conftest import ago, log_in
+from conftest import Person, ago, log_in
+
+from models import api_key
 
 
 def test_it_works(alice, sql):
@@ -97,6 +99,34 @@ def test_a_key_lives_as_many_days_as_wanted_and_90_if_none_are(
         alice.call("GET", "/api/me/api-keys").json["data"]["api_keys"][0]["status"]
         == "expired"
     )
+
+
+def test_who_has_more_active_keys_than_a_lowered_limit_gets_no_more(
+    app, alice, monkeypatch
+):
+    keys = [alice.key() for _ in range(3)]
+    monkeypatch.setitem(app.config, "LATCHKEY_MAX_ACTIVE_KEYS", 2)
+    codes = [alice.create().status_code]
+    for key in keys:
+        alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
+        codes.append(alice.create().status_code)
+    assert codes == [409, 409, 201, 201]
+
+
+def test_a_key_is_expired_from_the_very_moment_at_which_it_expires(alice, monkeypatch):
+    end = datetime.fromisoformat(alice.key()["expires_at"])
+    before = end - timedelta(microseconds=1)
+
+    def told_at(now):
+        monkeypatch.setattr(api_key, "utcnow", lambda: now)
+        [key] = alice.call("GET", "/api/me/api-keys").json["data"]["api_keys"]
+        return key["status"]
+
+    assert (told_at(before), told_at(end)) == ("active", "expired")
+    for now, revoked in ((end, 0), (before, 1)):
+        monkeypatch.setattr(api_key, "utcnow", lambda now=now: now)
+        answer = alice.call("DELETE", "/api/me/api-keys")
+        assert answer.json["data"] == {"revoked": revoked}
 
 
 @pytest.mark.parametrize(
@@ -240,10 +270,26 @@ def test_the_audit_trail_is_filtered_by_event_and_by_key(alice, bob):
     assert events == [about | {"method": "DELETE", "path": f"{path}/{two['id']}"}]
 
 
-def test_nobody_sees_what_is_not_theirs(alice, bob):
-    alice.key()
-    assert bob.call("GET", "/api/me/api-keys").json["data"]["api_keys"] == []
-    assert bob.call("GET", "/api/me/api-keys/audit").json["data"]["audit"] == []
+def test_nobody_sees_what_is_not_theirs(app, alice, bob):
+    """In both directions: of two ids one is the greater."""
+    charlie = Person(app, "charlie")
+    path = "/api/me/api-keys"
+    for person in (alice, bob):
+        made = person.key()["id"]
+        listed = person.call("GET", path).json["data"]["api_keys"]
+        assert [key["id"] for key in listed] == [made]
+        trail = person.call("GET", f"{path}/audit").json["data"]["audit"]
+        assert [event["api_key_id"] for event in trail] == [made]
+    assert charlie.call("GET", path).json["data"]["api_keys"] == []
+    assert charlie.call("GET", f"{path}/audit").json["data"]["audit"] == []
+
+
+def test_the_limit_of_active_keys_is_for_each_user(alice, bob):
+    for person in (alice, bob):
+        codes = [person.create().status_code for _ in range(6)]
+        assert codes == [201] * 5 + [409]
+    again = [person.call("DELETE", "/api/me/api-keys") for person in (alice, bob)]
+    assert [answer.json["data"]["revoked"] for answer in again] == [5, 5]
 
 
 def test_every_api_route_but_the_login_asks_who_it_is(app):

@@ -74,6 +74,43 @@ def test_suspending_kills_at_once_and_restoring_brings_back_what_was_alive(
     assert alice.call("GET", "/api/me").status_code == 401
 
 
+def test_suspending_and_restoring_twice_is_told_and_written_down_once(flask, sql):
+    told = [flask("users", "suspend", "bob").output for _ in range(2)]
+    assert told == ["bob: user suspended\n", "bob: already suspended\n"]
+    told = [flask("users", "restore", "bob").output for _ in range(2)]
+    assert told == ["bob: user restored\n", "bob: not suspended\n"]
+    assert events(sql) == ["user_suspended", "user_restored"]
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("a b", "a name has only a-z, 0-9 and ._@+-"),
+        ("", "a name has only a-z, 0-9 and ._@+-"),
+        ("x" * 65, "at most 64"),
+        ("_dave", "no sign comes first"),
+        ("alice", "there is a user named alice already"),
+    ],
+)
+def test_a_bad_or_existing_name_is_refused_before_a_password_is_asked_for(
+    flask, name, why
+):
+    told = flask("users", "add", name)
+    assert told.exit_code in (1, 2)
+    assert why in told.output
+    assert "Password" not in told.output
+
+
+def test_users_are_listed_below_a_header(flask, alice):
+    flask("users", "suspend", "bob")
+    header, one, two, _ = flask("users", "list").output.splitlines()
+    names = ["USERNAME", "SUSPENDED_AT", "LAST_PROOF_AT", "CREATED_AT", "ID"]
+    assert header.split() == names
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    assert re.fullmatch(rf"alice +- +{time}  {time}  [0-9a-f-]{{36}}", one)
+    assert re.match(rf"bob +{time}  ", two)
+
+
 def test_restoring_who_is_not_suspended_signs_nobody_out(flask, bob):
     assert flask("users", "restore", "bob").exit_code == 0
     assert bob.call("GET", "/api/me").status_code == 200

@@ -11,13 +11,15 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from conftest import Person
+from flask.cli import FlaskGroup
 from oidc import settings
 from servers import ROOT, disconnect, every_setting, prepared, program
 
 import tokens
 from app import create_app
-from models.connections import SESSION, VERIFICATION, connect, engine_options
+from models.connections import ORM, VERIFICATION, connect, engine_options
 from tools import reading
 
 PAGES = ["README.md", "CHANGELOG.md", "bench/RESULTS.md", "deploy/gateway/README.md"]
@@ -141,7 +143,7 @@ ODD = {  # defaults of a database that Latchkey could not work with
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("limits", [SESSION, VERIFICATION], ids=["session", "verify"])
+@pytest.mark.parametrize("limits", [ORM, VERIFICATION], ids=["orm", "verify"])
 def test_what_the_database_has_set_is_without_effect(new_database_url, limits):
     name = urlsplit(new_database_url).path[1:]
     with psycopg.connect(new_database_url, autocommit=True) as other:
@@ -203,7 +205,11 @@ def test_the_reading_order_names_every_file_of_the_core_and_every_extra():
 def test_a_backup_is_made_and_restored_as_the_page_says(new_database_url, tmp_path):
     """And a copy of the file alone has lost what is in its -wal."""
     program("sqlite3", "sqlite3")
-    made, restored = re.findall("^sqlite3 .*$", page("docs/deploy.md"), re.M)
+    text = section("docs/deploy.md", "Back up and restore")
+    [made] = re.findall(r"^latchkey (backup) /var/backups/", text, re.M)
+    [restored] = re.findall("^sqlite3 .*$", text, re.M)
+    [backup] = re.findall(r"\.restore (\S+)\"", restored)
+    restored = restored.replace(backup, str(tmp_path / "backup.db"))
     with prepared(new_database_url) as app:
         alice = Person(app, "alice")
         key = alice.key()
@@ -217,7 +223,9 @@ def test_a_backup_is_made_and_restored_as_the_page_says(new_database_url, tmp_pa
             token = {"Authorization": f"Bearer {key['token']}"}
             return app.test_client().get("/verify", headers=token).status_code
 
-        run(made)
+        group = FlaskGroup(create_app=lambda: app, name="flask")
+        copied = CliRunner().invoke(group, [made, str(tmp_path / "backup.db")])
+        assert copied.exit_code == 0, copied.output
         path = f"/api/me/api-keys/{key['id']}"
         assert alice.call("DELETE", path).status_code == 200
         assert status() == 401

@@ -270,10 +270,11 @@ def test_a_callback_for_another_browser_signs_nobody_in(latchkey, person):
     """Whoever has begun a sign-in cannot end it in somebody else's browser."""
     begun = latchkey.test_client().get("/login/oidc")
     callback = person("mallory").go_through(begun.location)
-    for victim in (latchkey.test_client(), latchkey.test_client()):
+    idle, busy = latchkey.test_client(), latchkey.test_client()
+    busy.get("/login/oidc")  # has begun a sign-in as well
+    for victim in (idle, busy):
         assert victim.get(callback).location == "/#other_state"
         assert who(victim) is None
-        victim.get("/login/oidc")  # and the next one has begun one as well
 
 
 def test_the_provider_says_no(latchkey, sql):
@@ -509,7 +510,7 @@ def test_the_provider_rotates_its_keys(request, make, person, tmp_path):
     try:
         sign_in(browser, person("dora"))
         provider.stop()
-        time.sleep(10)  # so often at most they are fetched
+        time.sleep(10)  # they are fetched again after that at the earliest
         provider.start(HERE)
         sign_in(browser, person("emil"))
         assert who(browser) == "emil"

@@ -91,6 +91,7 @@ def test_from_the_first_sign_in_to_a_key_and_out(latchkey, tab, sql):
     page = tab(latchkey())
     sign_in(page)
     assert page.url.endswith("/")
+    expect(page.get_by_role("button", name="Change password")).to_be_hidden()
     fill_in(page)
     expect(page.locator("#token")).to_be_visible()
     page.get_by_role("button", name="I have stored it").click()

@@ -7,8 +7,10 @@ import hmac
 import json
 import time
 from base64 import urlsafe_b64encode
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from oidc import Forger, settings
@@ -76,7 +78,7 @@ def test_a_good_token_signs_in(latchkey, forger):
     ids=["PS256", "ES256", "Ed25519"],
 )
 def test_asymmetric_algorithms_are_taken(latchkey, forger, key, alg):
-    """The provider's keys are new to Latchkey, which fetches them at once."""
+    """Keys of other kinds beside them do no harm."""
     key.ensure_kid()
     public = key.as_dict(private=False)
     others = [{"kty": "oct", "k": "AAAA"}, {"kty": "of tomorrow"}]
@@ -268,9 +270,9 @@ BROKEN = {
     "it has no members": {},
     "no object": [1],
     "no JSON": b"<html>",
-    "too long": b'{"a": "' + b"a" * 400_000 + b'"}',
+    "too long": {"padding": "a" * 400_000},
     "another scheme": {"token_endpoint": "file:///etc/passwd"},
-    "in the clear": {"token_endpoint": "http://example.org/token"},
+    "in the clear": {"token_endpoint": "http://0.0.0.0:{port}/token"},
     "almost this machine": {"token_endpoint": "http://localhost.example.org/token"},
 }
 
@@ -285,6 +287,9 @@ def test_a_broken_provider_is_told_within_five_seconds(
     good = forger.answers[where]
     if isinstance(answer, dict):
         answer = (good | answer) if answer else {"issuer": forger.issuer}
+        answer = json.loads(
+            json.dumps(answer).replace("{port}", str(forger.server_port))
+        )
     forger.answers["/elsewhere"] = good
     forger.answers[where] = answer
     started = time.monotonic()
@@ -414,3 +419,30 @@ def test_refusals_fill_no_disk(app, database_url, forger, sql):
     finish(browser, forger, asked, token)
     assert is_in(browser)
     disconnect(made)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_while_the_provider_hangs_verifications_are_answered(
+    app, serve, forger, alice, database_url
+):
+    """At most three of a worker's four threads wait for it; the others are refused."""
+    server = serve(**settings(forger.issuer), WEB_CONCURRENCY="1")
+    where = "/.well-known/openid-configuration"
+    good, key = forger.answers[where], alice.key()
+    bearer = {"Authorization": f"Bearer {key['token']}"}
+    forger.answers[where] = hang
+
+    def begin():
+        return httpx.get(f"{server.url}/login/oidc", timeout=20).headers["Location"]
+
+    try:
+        with ThreadPoolExecutor(8) as crowd:
+            waiting = [crowd.submit(begin) for _ in range(8)]
+            time.sleep(0.5)
+            verdict = httpx.get(f"{server.url}/verify", headers=bearer)
+            assert verdict.status_code == 200
+            assert not all(each.done() for each in waiting)
+            assert {each.result() for each in waiting} == {"/#provider_failed"}
+    finally:
+        forger.answers[where] = good

@@ -111,10 +111,10 @@ def test_the_eleventh_attempt_is_refused_and_not_written_down(app, sql):
                 "login_failed", Origin("x", "POST", "/"), name_digest="d"
             )
             if number < 10:
-                attempt.throttle()
+                attempt.refuse_if_too_many()
                 db.session.commit()
         with pytest.raises(Refused) as refused:
-            attempt.throttle()
+            attempt.refuse_if_too_many()
         assert 0 < refused.value.value <= 900
     assert sql("SELECT count(*) FROM audit_events") == [(10,)]
 

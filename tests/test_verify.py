@@ -1,6 +1,9 @@
 """/verify: what a gateway is told."""
 
-from datetime import timedelta
+import os
+import socket
+import sqlite3
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import psycopg
@@ -59,6 +62,14 @@ def test_a_read_key_may_not_write(alice, verify):
     assert answer.status_code == 403
     assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
     assert not [name for name, _ in answer.headers if name.startswith("X-")]
+
+
+@pytest.mark.parametrize(
+    "mode, scope", [("read", "read"), ("write", "read"), ("write", "read%20write")]
+)
+def test_a_key_may_do_all_that_its_mode_says(alice, verify, mode, scope):
+    answer = verify(alice.key(mode=mode)["token"], f"/verify?scope={scope}")
+    assert answer.status_code == 200
 
 
 def test_a_key_refused_for_its_scope_is_audited_once_a_minute(alice, verify, sql):
@@ -143,6 +154,89 @@ def test_a_dead_key_is_refused_and_audited_once_a_minute(
     ]
 
 
+def test_a_key_is_refused_from_the_very_moment_at_which_it_expires(
+    alice, verify, monkeypatch
+):
+    key = alice.key()
+    end = datetime.fromisoformat(key["expires_at"])
+    for now, status in ((end - timedelta(microseconds=1), 200), (end, 401)):
+        monkeypatch.setattr(verification, "utcnow", lambda now=now: now)
+        assert verify(key["token"]).status_code == status
+
+
+@pytest.mark.parametrize("ahead", [-59, 0, 59])
+@pytest.mark.parametrize("kind", ["used", "revoked", "guessed"])
+def test_what_is_noted_within_a_minute_is_not_even_tried_to_be_noted_again(
+    app, alice, monkeypatch, kind, ahead
+):
+    """It would wait for SQLite's lock each time; another host's clock may differ."""
+    key, asked, now = alice.key(), [], utcnow()
+    token = forged(key["token"]) if kind == "guessed" else key["token"]
+    if kind == "revoked":
+        alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
+
+    def get_origin():
+        asked.append(kind)
+        return Origin("::1", "GET", "/verify")
+
+    for clock in (now + timedelta(seconds=ahead), now, now):
+        monkeypatch.setattr(verification, "utcnow", lambda clock=clock: clock)
+        app.extensions["verifier"].good_key(token, get_origin)
+    assert asked == [kind]
+
+
+@pytest.mark.parametrize("kind", ["used", "refused", "mismatch"])
+def test_what_is_noted_of_one_key_is_noted_of_no_other(alice, bob, verify, sql, kind):
+    key = alice.key()
+    alice.key()
+    bob.key()
+    if kind == "refused":
+        alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
+    verify(forged(key["token"]) if kind == "mismatch" else key["token"])
+    noted = sql(f"SELECT id FROM api_keys WHERE last_{kind}_at IS NOT NULL")
+    assert noted == [(key["id"],)]
+    others = {"used", "refused", "mismatch"} - {kind}
+    nothing = " AND ".join(f"last_{other}_at IS NULL" for other in others)
+    assert sql(f"SELECT count(*) FROM api_keys WHERE {nothing}") == [(3,)]
+
+
+def test_a_refusal_that_cannot_be_audited_is_not_noted_and_still_refused(
+    alice, verify, sql, monkeypatch, caplog
+):
+    """Both are one transaction: the next refusal is audited, and not a minute late."""
+    key = alice.key()
+    alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
+    noted = "SELECT last_refused_at IS NOT NULL FROM api_keys"
+    audited = "SELECT reason FROM audit_events WHERE event = 'auth_failed'"
+    with monkeypatch.context() as patch:
+        patch.setattr(verification, "AUDIT_REFUSAL", "INSERT INTO nowhere VALUES (1)")
+        assert verify(key["token"]).status_code == 401
+    assert f"use of key {key['id']} not noted" in caplog.text
+    assert (sql(noted), sql(audited)) == ([(False,)], [])
+    caplog.clear()
+    assert verify(key["token"]).status_code == 401
+    assert "not noted" not in caplog.text
+    assert (sql(noted), sql(audited)) == ([(True,)], [("revoked",)])
+
+
+def test_a_connection_on_which_something_failed_is_closed_and_not_used_again(app):
+    """It may be in the middle of a transaction."""
+    verifier = app.extensions["verifier"]
+    with pytest.raises(ZeroDivisionError), verifier.cursor() as cursor:
+        raise ZeroDivisionError
+    assert cursor not in verifier.idle
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError)):
+        cursor.execute("SELECT 1")
+
+
+def test_a_connection_on_which_nothing_failed_is_used_again(app):
+    verifier = app.extensions["verifier"]
+    with verifier.cursor() as first:
+        pass
+    with verifier.cursor() as second:
+        assert second is first
+
+
 @pytest.mark.parametrize("age, again", [(55, False), (61, True)])
 @pytest.mark.parametrize("kind", ["used", "refused", "mismatch"])
 def test_after_a_minute_it_is_noted_again(alice, verify, sql, kind, age, again):
@@ -167,26 +261,36 @@ def test_after_a_minute_it_is_noted_again(alice, verify, sql, kind, age, again):
     assert rows == [(0 if kind == "used" else 1 + again,)]
 
 
-@pytest.mark.parametrize("behind", [0, 1])
-def test_of_two_refusals_at_the_same_moment_one_is_written_down(
-    app, alice, sql, monkeypatch, behind
+@pytest.mark.parametrize("ahead", [-59, 0, 59])
+@pytest.mark.parametrize("kind", ["used", "refused", "mismatch"])
+def test_of_two_requests_at_the_same_moment_one_is_noted(
+    app, alice, sql, monkeypatch, kind, ahead
 ):
-    """Both have read the row before either writes; one clock is so many ms behind."""
-    guess, now = forged(alice.key()["token"]), utcnow()
-    verifier, here = app.extensions["verifier"], Origin("::1", "GET", "/verify")
-    monkeypatch.setattr(verification, "utcnow", lambda: now)
+    """Both have read the row before either writes; their clocks may differ."""
+    key, verifier = alice.key(), app.extensions["verifier"]
+    token = forged(key["token"]) if kind == "mismatch" else key["token"]
+    if kind == "refused":
+        alice.call("DELETE", f"/api/me/api-keys/{key['id']}")
+    now = utcnow().replace(microsecond=123456)
+    other = now + timedelta(seconds=ahead)
+
+    def ask(at, get_origin):
+        monkeypatch.setattr(verification, "utcnow", lambda: at)
+        return verifier.good_key(token, get_origin)
 
     def meanwhile():
         """Called when the first has read and not yet written: the second does both."""
-        assert verifier.good_key(guess, lambda: here) is None
-        earlier = now - timedelta(milliseconds=behind)
-        monkeypatch.setattr(verification, "utcnow", lambda: earlier)
-        return here
+        ask(other, lambda: Origin("::2", "GET", "/verify"))
+        monkeypatch.setattr(verification, "utcnow", lambda: now)
+        return Origin("::1", "GET", "/verify")
 
-    assert verifier.good_key(guess, meanwhile) is None
-    assert sql("SELECT reason FROM audit_events WHERE event = 'auth_failed'") == [
-        ("wrong_secret",)
-    ]
+    assert bool(ask(now, meanwhile)) is (kind == "used")
+    [(noted, ip)] = sql(f"SELECT last_{kind}_at, last_used_ip FROM api_keys")
+    assert str(noted)[:26] == other.isoformat(" ")[:26]
+    assert ip == ("::2" if kind == "used" else None)
+    reasons = {"used": [], "refused": [("revoked",)], "mismatch": [("wrong_secret",)]}
+    trail = "SELECT reason FROM audit_events WHERE event = 'auth_failed'"
+    assert sql(trail) == reasons[kind]
 
 
 def test_what_was_noted_while_the_clock_was_ahead_does_not_count_as_noted(
@@ -220,7 +324,7 @@ def test_healthz(app):
 
 
 @pytest.mark.parametrize("url", NOWHERE, ids=["sqlite", "postgresql"])
-def test_without_a_database_nobody_gets_in_and_healthz_says_so(url):
+def test_without_a_database_nobody_gets_in_and_healthz_says_so(url, caplog):
     app, token = create_app({"DATABASE_URL": url}), tokens.new_token("lk").text
     assert health(app) == UNAVAILABLE
     headers = {"Authorization": f"Bearer {token}"}
@@ -230,6 +334,7 @@ def test_without_a_database_nobody_gets_in_and_healthz_says_so(url):
         assert answer.headers["Retry-After"] == "1"
         assert answer.headers["Cache-Control"] == "no-store"
         assert not [name for name, _ in answer.headers if name.startswith("X-")]
+    assert caplog.text.count("a key could not be verified") == 3
     disconnect(app)
 
 
@@ -257,14 +362,64 @@ def test_healthz_says_when_nothing_can_be_revoked(new_database_url):
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_while_a_migration_locks_the_table_it_says_503(alice, verify, database_url):
-    token = alice.key()["token"]
-    with psycopg.connect(database_url) as other:
+def test_while_a_migration_locks_the_table_it_says_503(
+    app, alice, verify, database_url, monkeypatch
+):
+    """It asks once: to ask again would take as long once more."""
+    token, tried = alice.key()["token"], []
+    assert verify(token).status_code == 200
+    verifier = app.extensions["verifier"]
+    first_row = verifier.first_row
+
+    def counted(values):
+        tried.append(values)
+        return first_row(values)
+
+    with psycopg.connect(database_url) as other, monkeypatch.context() as patch:
         other.execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE")
+        patch.setattr(verifier, "first_row", counted)
         answer = verify(token)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert answer.data == b""
+    assert len(tried) == 1
     assert verify(token).status_code == 200
+
+
+CLOSE_OTHERS = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend'
+        AND pid <> pg_backend_pid()"""
+
+
+def cut_off(verifier):
+    """As a network that breaks: no word from the server."""
+    for cursor in verifier.idle:
+        with socket.socket(fileno=os.dup(cursor.connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+
+def closed_by_the_server(verifier):
+    with psycopg.connect(verifier.database_url) as other:
+        assert other.execute(CLOSE_OTHERS).fetchone()[0] > 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_verification_asks_postgresql_to_wait_for_no_standby(app):
+    """It writes notes only; test_guarantees.py shows it with a real standby."""
+    with app.extensions["verifier"].cursor() as cursor:
+        assert cursor.execute("SHOW synchronous_commit").fetchone() == ("local",)
+
+
+@pytest.mark.parametrize("lose", [cut_off, closed_by_the_server])
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_connections_that_are_lost_stop_no_verification(app, alice, verify, lose):
+    """As after a restart of PostgreSQL: a new connection is asked."""
+    token, verifier = alice.key()["token"], app.extensions["verifier"]
+    assert verify(token).status_code == 200
+    assert verifier.idle
+    lose(verifier)
+    assert verify(token).status_code == 200
+    lose(verifier)
+    assert verify(forged(token)).status_code == 401
 
 
 def test_a_wrong_secret_with_a_right_checksum_is_refused_and_audited_once(

@@ -18,6 +18,7 @@ from extras.operator import (
 from models.database import db, new_id, utcnow
 from models.session import Session
 from models.user import User, normalized
+from schemas.resources import UserSchema
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")  # fits the headers of any proxy
 NOT_TYPED = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, half characters
@@ -76,7 +77,8 @@ def add_user(username: str, password_stdin: bool) -> None:
 def list_users(as_json: bool) -> None:
     """Users, whether they are suspended, and when they last gave their password."""
     users = db.session.scalars(sa.select(User).order_by(User.username))
-    rows = [{name: getattr(user, name) for name in TABLE} for user in users]
+    fields = [*UserSchema().fields, *TABLE]
+    rows = [{name: getattr(user, name) for name in fields} for user in users]
     show(rows, TABLE, as_json)
 
 

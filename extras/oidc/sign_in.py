@@ -154,7 +154,7 @@ def refuse(error: SignInFailed) -> ResponseReturnValue:
         network=near,
     )
     with suppress(Refused):
-        event.throttle()
+        event.refuse_if_too_many()
         db.session.commit()
     if request.method == "POST":
         return {"error": "invalid_request"}, 400

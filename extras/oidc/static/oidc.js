@@ -63,6 +63,7 @@ function enter({ detail: user }) {
   const password = find("[name=password]", form);
   password.disabled = !user.has_password;
   password.closest(".field").hidden = !user.has_password;
+  find("#change-password")?.toggleAttribute("hidden", !user.has_password);
   reopen(user.username);
 }
 
