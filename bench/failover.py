@@ -50,20 +50,21 @@ class Load:
 
     def verify(self, port):
         """Ask about keys that were revoked just now, or will be."""
-        link = None
-        while not self.over.wait(0.002):
-            if link and random.random() < 0.05:  # any worker may be the next
-                link.close()
-                link = None
+        while not self.over.is_set():
+            with suppress(OSError, SystemExit):  # the connection was closed under way
+                address = ("127.0.0.1", port)
+                with socket.create_connection(address, timeout=10) as link:
+                    self.verify_over(link, port)
+
+    def verify_over(self, link, port):
+        """Use a connection some times: any worker may have the next one."""
+        for _ in range(20):
+            time.sleep(0.002)
             n = max(self.current + random.randint(-4, 3), 0)
             token = self.persons[n].key
             head = f"Host: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
             started = time.monotonic()
-            try:
-                link = link or socket.create_connection(("127.0.0.1", port), 10)
-                status = ask(link, f"GET /verify HTTP/1.1\r\n{head}".encode())
-            except OSError:
-                link, status = None, 0
+            status = ask(link, f"GET /verify HTTP/1.1\r\n{head}".encode())
             self.verified.append((n, port, started, time.monotonic(), status))
 
     def revoke(self):
