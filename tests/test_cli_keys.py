@@ -118,10 +118,13 @@ def test_all_of_one_users_keys_are_revoked_at_once(flask, alice, bob, verify, sq
 
 
 @pytest.mark.parametrize("name", ["", "zoe", "%", "ali"])
-def test_without_such_a_user_nothing_is_revoked(flask, alice, verify, name):
+def test_without_such_a_user_nothing_is_revoked_or_shown(flask, alice, verify, name):
     token = alice.key()["token"]
     assert flask("keys", "revoke", "--user", name).exit_code == 2
     assert verify(token).status_code == 200
+    for words in (["keys", "list"], ["audit"]):
+        told = flask(*words, "--user", name)
+        assert (told.exit_code, told.stdout) == (2, "")
 
 
 def test_a_key_and_a_user_are_not_taken_together(flask, alice, bob, verify):
