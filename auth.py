@@ -12,9 +12,9 @@ from origin import bearer_token, request_origin
 def interactive_session() -> None:
     """Before-request hook: sets ``g.session`` and its user as ``g.user``.
 
-    401 without a live session, 403 for a good API key (RFC 6750, section 3). A
-    token source returns the tokens in one part of the request; the account page adds
-    the cookie to the list.
+    401 without a live session, 403 for a good API key (RFC 6750, section 3). A token
+    source returns the tokens in one part of the request; the account page adds a source
+    of its own, which reads the cookie.
     """
     sources = current_app.extensions["token_sources"]
     # The lists that are not empty, one for each source (two cookies are one source).
@@ -27,7 +27,7 @@ def interactive_session() -> None:
             g.session = session
             g.user = session.user
             return
-    # A good key may not manage keys; this notes a use of it.
+    # A good key may not manage keys; this notes a use of it. It comes as Bearer only.
     abort(403 if any(map(good_key, bearer_tokens())) else 401)
 
 

@@ -26,7 +26,7 @@ class VerifyMiddleware:
     def __call__(
         self, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
-        # Neither /verify nor /verify/…; /verify-me is another path.
+        # Only /verify and what is below it are ours; /verify-me is another path.
         if not f"{environ['PATH_INFO']}/".startswith("/verify/"):
             return self.application(environ, start_response)
         try:
@@ -51,7 +51,7 @@ class VerifyMiddleware:
             return "401 Unauthorized", {"WWW-Authenticate": challenge(environ, 401)}
         scopes = SCOPES[key.mode]
         query = parse_qs(environ.get("QUERY_STRING", ""))
-        # Of several parameters scope all are needed.
+        # ``scope`` may be repeated: then all of them are needed.
         needed = " ".join(query.get("scope", [])).split()
         if not set(needed) <= set(scopes.split()):
             refused = key._replace(refusal="insufficient_scope")

@@ -109,10 +109,10 @@ class ApiKey(Model):
         revoked = db.session.scalars(update).all()
         for key in revoked:
             key.audit("revoked", origin, reason)
-        # A repeated call changes no row, and its commit would wait for nothing; but the
-        # first call's commit may not be on the disk or the standby yet. So something
-        # harmless is written, and this commit waits for both.
-        forced_write = "PRAGMA user_version = 0"  # into the file's header
+        # Something harmless is always written, so that the commit waits for the disk
+        # and the standby. A repeated call changes no row and would wait for nothing,
+        # although the first call may have been cut off while it waited.
+        forced_write = "PRAGMA user_version = 0"  # SQLite writes the same value too
         if db.engine.name == "postgresql":  # a record of the write-ahead log
             forced_write = "SELECT pg_logical_emit_message(true, 'latchkey', '')"
         db.session.execute(sa.text(forced_write))
@@ -121,14 +121,13 @@ class ApiKey(Model):
     @classmethod
     def revoke_own(cls, user: User, key_id: str, origin: Origin) -> None:
         """Revoke this user's key. Refused: ``not_found``, also for somebody else's."""
-        own = sa.and_(cls.id == key_id.lower(), cls.user_id == user.id)
         # An id is printable ASCII; PostgreSQL cannot even be asked for a NUL.
-        found = key_id.isascii() and key_id.isprintable()
-        # revoke() is the revocation. 0: it was revoked already, or it is not this
-        # user's key.
-        if found and cls.revoke(origin, own) == 0:
-            found = db.session.scalar(sa.select(cls.id).where(own)) is not None
-        if not found:
+        if not (key_id.isascii() and key_id.isprintable()):
+            raise Refused("not_found", key_id)
+        own = sa.and_(cls.id == key_id.lower(), cls.user_id == user.id)
+        revoked = cls.revoke(origin, own)
+        # 0: it was revoked already, or it is not this user's key.
+        if revoked == 0 and db.session.scalar(sa.select(cls.id).where(own)) is None:
             raise Refused("not_found", key_id)
 
     def audit(self, event: str, origin: Origin, reason: str | None) -> None:

@@ -91,6 +91,7 @@ class AuditEvent(Model):
             AuditEvent.network == self.network,
         ):
             failures, first = db.session.execute(count_recent.where(same)).one()
+            # This attempt is one of them.
             if failures > setting("LATCHKEY_LOGIN_FAILURES"):
                 wait = first + window - utcnow()
                 raise Refused("throttled", ceil(wait.total_seconds()))

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.audit_event import AuditEvent, Origin
 from models.database import Model, Refused, db, new_id, setting, utcnow
 
-# In each worker process two password checks run and a third waits; a fourth gets 503.
-# So one of the four threads is always left to verify keys.
+# A worker process has four threads (gunicorn.conf.py). At most three of them are here:
+# two run bcrypt and one waits. So the fourth is always left to verify keys.
 running = BoundedSemaphore(2)
 admitted = BoundedSemaphore(3)
 
@@ -66,12 +66,13 @@ class User(Model):
 
     @classmethod
     def authenticate(cls, username: str, password: str, origin: Origin) -> Self | None:
-        """Commit the attempt as a failed one, then compare with bcrypt.
+        """The user, if the password is right; None leaves a failed attempt behind.
 
-        So concurrent guesses count each other on every worker, and while bcrypt runs
-        nothing is locked and no connection is in use. Returns the user, with the row
-        locked and the attempt deleted; the caller commits that. Or returns None, and
-        the attempt stays: a wrong name or password, or a user suspended meanwhile.
+        1. Commit the attempt as a failed one, so that concurrent guesses count each
+           other on every worker.
+        2. Run bcrypt, with nothing locked and no connection in use.
+        3. Lock the user's row and look again, whether it has changed meanwhile.
+        4. Delete the attempt; the caller commits that, and so ends the lock.
         """
         user = cls.by_name(username)
         user_id = user.id if user else None
@@ -82,8 +83,7 @@ class User(Model):
         stored = user and user.password_hash or unmatched_hash()
         if not matches(password, stored):
             return None
-        # The write locks the row and looks again: a password that was changed
-        # meanwhile, or a user who was suspended, proves nothing.
+        # A password that was changed meanwhile proves nothing, nor does a suspended user.
         update = (
             sa.update(cls)
             .where(cls.id == user_id, cls.password_hash == stored)

@@ -15,11 +15,11 @@ from schemas.resources import CreatedKeySchema, KeySchema, PaginationSchema
 class KeyIdConverter(BaseConverter):
     """Any text, so that every unknown id gets the same 404.
 
-    It may have slashes, or be empty: ``DELETE …/api-keys/`` does not revoke all keys.
+    It may have slashes, or be empty: ``DELETE …/api-keys/`` gets that 404 too.
     """
 
     regex = "(?s:.*)"
-    part_isolating = False
+    part_isolating = False  # it may match slashes
 
 
 bp = Blueprint("api_keys", __name__, url_prefix="/api/me/api-keys")

@@ -30,7 +30,7 @@ class RequestSchema(Schema):
     @pre_load
     def prepare(self, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Refuse what PostgreSQL cannot store; a JSON 7.0 becomes 7."""
-        prepared = dict(data)  # of a repeated query parameter the first
+        prepared = dict(data)  # a MultiDict gives its first values
         for name, value in data.items():
             if NOT_STORABLE.search(str(value)):
                 raise ValidationError({name: ["invalid"]})
