@@ -83,7 +83,7 @@ class User(Model):
         stored = user and user.password_hash or unmatched_hash()
         if not matches(password, stored):
             return None
-        # A password that was changed meanwhile proves nothing, nor does a suspended user.
+        # A password changed meanwhile proves nothing, nor does a suspended user.
         update = (
             sa.update(cls)
             .where(cls.id == user_id, cls.password_hash == stored)
