@@ -4,7 +4,8 @@ A primary that was replaced may not know it: where Patroni hangs, its PostgreSQL
 answering from old rows. So a request gets in only if a commit that began after it, on
 the server that it read, was acknowledged by that server's synchronous standby:
 
-- In strict synchronous mode Patroni promotes only the synchronous standby.
+- In strict synchronous mode Patroni promotes only the synchronous standby. Quorum mode
+  (``ANY``) is refused: there one standby may confirm while another one is promoted.
 - A standby that is promoted first stops to receive, and only then takes writes.
 - So when it acknowledged that commit, no other server had answered a revocation yet;
   and what this server had answered before the request began, the request has read.
@@ -15,7 +16,7 @@ something to commit. A refusal needs no confirmation: it lets nobody in.
 
 import logging
 import time
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,8 +31,11 @@ from models.key_row import READ_KEY, KeyRow
 from models.verification import Verifier
 from verify import VerifyMiddleware
 
-# If it is empty, no commit waits for a standby.
-NAMED = "current_setting('synchronous_standby_names') <> ''"
+# If it is empty, no commit waits for a standby. psycopg reads %% as %.
+NAMED = """
+    current_setting('synchronous_standby_names') <> ''
+    AND current_setting('synchronous_standby_names') NOT ILIKE 'any %%'
+"""
 CONFIRM = f"{NAMED} AND pg_logical_emit_message(true, 'latchkey', '') IS NOT NULL"
 # It is a good key, or nobody's: /healthz asks with an empty one whether this works. The
 # standby has to receive the message, but need not write it to its disk.
@@ -59,6 +63,7 @@ class ConfirmingVerifier(Verifier):
 
     def first_row(self, values: dict[str, str]) -> KeyRow | None:
         with self.cursor() as cursor:
+            cursor.connection.warnings.clear()
             *columns, confirmed = cursor.execute(CONFIRMED_READ, values).fetchone()
             require(confirmed, cursor.connection)
         return KeyRow(*columns) if columns[0] else None
@@ -93,8 +98,10 @@ def confirm(connection: sa.Connection) -> None:
     driver.warnings.clear()
     connection.exec_driver_sql(f"SELECT {CONFIRM}")
     driver.limit = VERIFICATION.statement
-    connection.exec_driver_sql("COMMIT")
-    driver.limit = ORM.statement
+    try:
+        connection.exec_driver_sql("COMMIT")
+    finally:
+        driver.limit = ORM.statement
     # Asked afterwards: if the setting is emptied meanwhile, nobody waits any longer.
     waited = connection.exec_driver_sql(f"SELECT {NAMED}").scalar()
     require(waited, driver)
@@ -110,10 +117,10 @@ def require(confirmed: Any, connection: Any) -> None:
         raise Unconfirmed("no standby confirms that this is the primary")
 
 
-@cache
+@lru_cache(1)
 def complain(minute: float) -> None:
     """Log once a minute why somebody did not get in."""
     logging.getLogger(__name__).error(
         "a commit did not wait for a standby, so it lets nobody in:"
-        " synchronous_standby_names is empty, or somebody cancelled the wait"
+        " synchronous_standby_names is empty or has ANY, or the wait was cancelled"
     )

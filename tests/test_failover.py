@@ -217,11 +217,13 @@ def test_who_empties_the_setting_meanwhile_confirms_nothing(
         assert CALLS[name](alice, key).status_code == 503
 
 
+@pytest.mark.parametrize("names", ["", "ANY 1 (*)", "any 1 (*)"])
 def test_where_commits_wait_for_no_standby_nobody_gets_in_and_the_log_says_why(
-    alice, key, primary, caplog
+    alice, key, primary, caplog, names
 ):
-    primary.set("synchronous_standby_names", "")
-    wait_for_names(primary, "")
+    """Of a quorum (ANY) another standby than the one that confirms may be promoted."""
+    primary.set("synchronous_standby_names", names)
+    wait_for_names(primary, names)
     complain.cache_clear()  # other tests of this minute have complained
     for name in ("verify", "who am I", "healthz", "verify", "revoke"):
         assert CALLS[name](alice, key).status_code == 503
