@@ -80,7 +80,7 @@ class User(Model):
         attempt = AuditEvent.record_attempt(user_id, name, origin)
         db.session.commit()
         # Also for a user without a password.
-        stored = user and user.password_hash or unmatched_hash()
+        stored = (user and user.password_hash) or unmatched_hash()
         if not matches(password, stored):
             return None
         # A password changed meanwhile proves nothing, nor does a suspended user.

@@ -40,9 +40,6 @@ def set_new_password(user: User, from_stdin: bool) -> None:
 
 group = OperatorGroup("users", help="Who may sign in.")
 username_argument = click.argument("username")
-user_option = click.option(
-    "--user", "username", metavar="NAME", help="Only this one's."
-)
 password_stdin = click.option(
     "--password-stdin",
     is_flag=True,

@@ -34,10 +34,10 @@ class ProviderSession(Model):
 
 def lock_user(condition: Condition) -> User | None:
     """The user, unless suspended; the row is locked until the caller commits."""
-    write = (
+    update = (
         sa.update(User)
         .where(condition, User.suspended_at.is_(None))
         .values(last_proof_at=utcnow())
         .returning(User)
     )
-    return db.session.scalar(write)
+    return db.session.scalar(update)

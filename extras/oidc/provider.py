@@ -133,12 +133,12 @@ def signed_claims(token: str, **needed: Any) -> Answer:
 
 def redeem(code: str, verifier: str, redirect_uri: str, nonce: str) -> Answer:
     """The claims of who signed in (OpenID Connect Core, 3.1.3 and 5.3)."""
-    client = [
-        quote_plus(setting(f"LATCHKEY_OIDC_CLIENT_{part}")) for part in ("ID", "SECRET")
-    ]
+    client_id = quote_plus(setting("LATCHKEY_OIDC_CLIENT_ID"))
+    client_secret = quote_plus(setting("LATCHKEY_OIDC_CLIENT_SECRET"))
+    credentials = b64encode(f"{client_id}:{client_secret}".encode())
     answer = ask(
         metadata()["token_endpoint"],
-        f"Basic {b64encode(':'.join(client).encode()).decode()}",
+        f"Basic {credentials.decode()}",  # RFC 6749, 2.3.1
         grant_type="authorization_code",
         code=code,
         redirect_uri=redirect_uri,

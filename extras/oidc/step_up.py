@@ -24,12 +24,13 @@ def recent_sign_in() -> ResponseReturnValue | None:
     """
     if request.method != "POST" or g.user.has_password:
         return None
-    found = db.session.get(ProviderSession, g.session.digest)
-    signed_in_at = found and found.auth_time
-    if signed_in_at and signed_in_at > utcnow() - timedelta(seconds=MAX_AGE):
-        lock_user(User.id == g.user.id) or abort(401)
+    provider_session = db.session.get(ProviderSession, g.session.digest)
+    auth_time = provider_session.auth_time if provider_session else None
+    if auth_time and auth_time > utcnow() - timedelta(seconds=MAX_AGE):
+        if lock_user(User.id == g.user.id) is None:
+            abort(401)  # suspended meanwhile
         g.proven = ["password"]
         return None
-    items = [error_item("step_up", "max_age", MAX_AGE)]
-    body, status, _ = answer(401, "sign in again", items)
+    item = error_item("step_up", "max_age", MAX_AGE)
+    body, status, _ = answer(401, "sign in again", [item])
     return body, status, {"WWW-Authenticate": CHALLENGE}
